@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+import { existsSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import koffi, { type LibraryHandle } from 'koffi';
+import { FastFreezeError } from '../base/errors.js';
+
+/** A compressor that writes into memory of the caller's, on a thread of libuv's pool. */
+export interface Compressor {
+  /** Bytes written, or 0 when the result does not fit `capacity`: then the input is better stored as it is. */
+  compress(from: Uint8Array, length: number, into: Uint8Array, capacity: number): Promise<number>;
+}
+
+export interface Decompressor {
+  /** Bytes written, or -1 when `from` is not a valid stream of at most `capacity` bytes. */
+  decompress(from: Uint8Array, length: number, into: Uint8Array, capacity: number): Promise<number>;
+}
+
+/** xxh3-128 of the first `length` bytes, as four words, the lowest first. Off the main thread. */
+export type Hasher = (bytes: Uint8Array, length: number, seed: bigint) => Promise<HashWords>;
+
+export interface HashWords {
+  readonly a: number;
+  readonly b: number;
+  readonly c: number;
+  readonly d: number;
+}
+
+/** The reference LZ4 block format. Loaded on first use, as every codec here: most commands need none. */
+export function loadLz4(): Compressor & Decompressor {
+  lz4 ??= makeLz4();
+  return lz4;
+}
+
+/** Zstandard frames at its fastest regular level. Contexts are kept and reused: a new one costs more than a chunk. */
+export function loadZstd(): Compressor & Decompressor {
+  zstd ??= makeZstd();
+  return zstd;
+}
+
+export function loadHasher(): Hasher {
+  hasher ??= makeHasher();
+  return hasher;
+}
+
+/**
+ * The first of `candidates` that loads. The system's own library comes before the installed runtime's, since it is
+ * sure to fit the C library this process already runs on.
+ */
+export function loadLibrary(soname: string, candidates = libraryCandidates(soname)): LibraryHandle {
+  const failures: unknown[] = [];
+  for (const candidate of candidates) {
+    try {
+      return koffi.load(candidate);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw new FastFreezeError({
+    code: 'host',
+    op: 'load the library',
+    subject: soname,
+    reason: 'neither the system nor an installed runtime has one that works here',
+    hint: 'run `fastfreeze install`',
+    cause: failures[0],
+  });
+}
+
+let lz4: (Compressor & Decompressor) | undefined;
+let zstd: (Compressor & Decompressor) | undefined;
+let hasher: Hasher | undefined;
+
+const ZSTD_LEVEL = 1;
+
+interface NativeFunction<Arguments extends unknown[], Result> {
+  (...args: Arguments): Result;
+  async(...args: [...Arguments, (error: unknown, result: Result) => void]): void;
+}
+
+type BufferCall = NativeFunction<[Uint8Array, Uint8Array, number, number], number>;
+
+function makeLz4(): Compressor & Decompressor {
+  const library = loadLibrary('liblz4.so.1');
+  const compress = library.func(
+    'int LZ4_compress_default(const void *from, void *into, int length, int capacity)',
+  ) as BufferCall;
+  const decompress = library.func(
+    'int LZ4_decompress_safe(const void *from, void *into, int length, int capacity)',
+  ) as BufferCall;
+  return {
+    compress: (from, length, into, capacity) => call(compress, from, into, length, capacity),
+    decompress: (from, length, into, capacity) => call(decompress, from, into, length, capacity),
+  };
+}
+
+type Context = bigint;
+type ContextCall<Rest extends unknown[]> = NativeFunction<
+  [Context, Uint8Array, number, Uint8Array, number, ...Rest],
+  number
+>;
+
+function makeZstd(): Compressor & Decompressor {
+  const library = loadLibrary('libzstd.so.1');
+  const createCompressor = library.func('void *ZSTD_createCCtx()') as () => Context;
+  const createDecompressor = library.func('void *ZSTD_createDCtx()') as () => Context;
+  const isError = library.func('uint ZSTD_isError(size_t code)') as (code: number) => number;
+  const compress = library.func(
+    'size_t ZSTD_compressCCtx(void *c, void *into, size_t capacity, const void *from, size_t length, int level)',
+  ) as ContextCall<[number]>;
+  const decompress = library.func(
+    'size_t ZSTD_decompressDCtx(void *c, void *into, size_t capacity, const void *from, size_t length)',
+  ) as ContextCall<[]>;
+  const idleCompressors: Context[] = [];
+  const idleDecompressors: Context[] = [];
+  return {
+    async compress(from, length, into, capacity) {
+      const context = idleCompressors.pop() ?? createCompressor();
+      try {
+        const written = await call(compress, context, into, capacity, from, length, ZSTD_LEVEL);
+        // The only failure possible here is a destination that is too small, which is how `capacity` is meant.
+        return isError(written) === 0 ? written : 0;
+      } finally {
+        idleCompressors.push(context);
+      }
+    },
+    async decompress(from, length, into, capacity) {
+      const context = idleDecompressors.pop() ?? createDecompressor();
+      try {
+        const written = await call(decompress, context, into, capacity, from, length);
+        return isError(written) === 0 ? written : -1;
+      } finally {
+        idleDecompressors.push(context);
+      }
+    },
+  };
+}
+
+function makeHasher(): Hasher {
+  const library = loadLibrary('libxxhash.so.0');
+  // A 128-bit result comes back in two registers; as four words it needs no BigInt on our side.
+  const words = koffi.struct({ a: 'uint32', b: 'uint32', c: 'uint32', d: 'uint32' });
+  const xxh3 = library.func('XXH3_128bits_withSeed', words, ['const void *', 'size_t', 'uint64']) as NativeFunction<
+    [Uint8Array, number, bigint],
+    HashWords
+  >;
+  return (bytes, length, seed) => call(xxh3, bytes, length, seed);
+}
+
+function call<Arguments extends unknown[], Result>(
+  fn: NativeFunction<Arguments, Result>,
+  ...args: Arguments
+): Promise<Result> {
+  return new Promise((resolve, reject) => {
+    fn.async(...args, (error, result) => {
+      if (error === null) resolve(result);
+      else reject(error instanceof Error ? error : new Error('a native call failed', { cause: error }));
+    });
+  });
+}
+
+function libraryCandidates(soname: string): string[] {
+  const given = process.env['FF_LIBRARY_DIR'];
+  const inRuntime = 'fastfreeze/current/root/usr/lib/x86_64-linux-gnu';
+  const runtimes = [join('/opt', inRuntime, soname), join(homedir(), '.local/share', inRuntime, soname)];
+  return [
+    ...(given === undefined || given === '' ? [] : given.split(':').map((directory) => join(directory, soname))),
+    soname,
+    ...runtimes.filter((path) => existsSync(path)),
+  ];
+}
