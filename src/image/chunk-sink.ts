@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { FastFreezeError } from '../base/errors.js';
+import { asFastFreezeError } from '../base/errors.js';
+import { type Compressor, type HashWords, type Hasher, loadHasher, loadLz4, loadZstd } from '../linux/codecs.js';
+import type { Block, BlockPool } from './blocks.js';
+import { ChunkTable } from './chunk-table.js';
+import type { ImageIndex } from './index-format.js';
+import { CHUNK_HEADER_BYTES, type Codec, writeChunkHeader } from './layout.js';
+import type { ShardSet } from './shard-set.js';
+
+/** Compressing must save at least this share, or the chunk is stored as it is and restores without decompressing. */
+const MIN_GAIN = 0.03;
+
+export interface ChunkSinkOptions {
+  readonly codec: Codec;
+  readonly blocks: BlockPool;
+  readonly shards: ShardSet;
+  readonly hashSeed: bigint;
+  readonly previous: ImageIndex | undefined;
+}
+
+/** Where filled blocks go: each is hashed, looked up, compressed and stored, many at once, all off the main thread. */
+export class ChunkSink {
+  readonly chunks = new ChunkTable();
+  /** Chunks of earlier images that this one points to: `place.shard` is then a position in the previous index. */
+  readonly borrowed = new Set<number>();
+  storedBytes = 0;
+  reusedChunks = 0;
+  failure: FastFreezeError | undefined;
+  readonly hashSeed: bigint;
+
+  private readonly hash: Hasher = loadHasher();
+  private readonly compressor: Compressor | undefined;
+  private ticketChunks = new Uint32Array(256);
+  private tickets = 0;
+  private inFlight = 0;
+  private readonly idleCallbacks: (() => void)[] = [];
+
+  constructor(
+    private readonly options: ChunkSinkOptions,
+    private readonly onFailure: (error: FastFreezeError) => void,
+    /** Nothing is under way any more. */
+    private readonly onIdle: () => void,
+  ) {
+    this.hashSeed = options.hashSeed;
+    this.compressor = loadCompressor(options.codec);
+  }
+
+  /** A name for a chunk that will be submitted; extents can refer to it at once. */
+  newTicket(): number {
+    if (this.tickets === this.ticketChunks.length) {
+      const larger = new Uint32Array(2 * this.tickets);
+      larger.set(this.ticketChunks);
+      this.ticketChunks = larger;
+    }
+    return this.tickets++;
+  }
+
+  /** The chunk behind a ticket, once everything submitted is done. */
+  chunkOf(ticket: number): number {
+    return this.ticketChunks[ticket] ?? 0;
+  }
+
+  /** Take the first `length` bytes of a block. `release` is called as soon as the block is not needed any more. */
+  submit(ticket: number, block: Block, length: number, release: () => void): void {
+    this.inFlight++;
+    void this.store(ticket, block, length, release).finally(() => {
+      this.inFlight--;
+      if (this.inFlight > 0) return;
+      for (const idle of this.idleCallbacks.splice(0)) idle();
+      this.onIdle();
+    });
+  }
+
+  /** Chunks submitted whose block, or whose stored form, is not free yet. */
+  get underWay(): number {
+    return this.inFlight;
+  }
+
+  /** Resolves when nothing is under way; whether it went well is in `failure`. */
+  idle(): Promise<void> {
+    if (this.inFlight === 0) return Promise.resolve();
+    return new Promise((resolve) => this.idleCallbacks.push(resolve));
+  }
+
+  fail(error: unknown): FastFreezeError {
+    if (this.failure === undefined) {
+      this.failure = asFastFreezeError(error, 'write the image');
+      this.onFailure(this.failure);
+    }
+    return this.failure;
+  }
+
+  private async store(ticket: number, block: Block, length: number, release: () => void): Promise<void> {
+    let releaseOnce: (() => void) | undefined = release;
+    const freeBlock = (): void => {
+      releaseOnce?.();
+      releaseOnce = undefined;
+    };
+    try {
+      // Never within the call: whoever submits still has the block in hand.
+      await Promise.resolve();
+      if (this.failure !== undefined) return;
+      const hash = await this.hash(block.data, length, this.hashSeed);
+      const known = this.lookUp(hash, length);
+      if (known !== undefined) {
+        this.ticketChunks[ticket] = known;
+        this.reusedChunks++;
+        return;
+      }
+      const chunk = this.chunks.add(hash, length);
+      this.ticketChunks[ticket] = chunk;
+      const stored = await this.compress(block, length);
+      if (stored === undefined) await this.append(chunk, 'none', block, length);
+      else {
+        freeBlock();
+        try {
+          await this.append(chunk, this.options.codec, stored.block, stored.length);
+        } finally {
+          this.options.blocks.stored.give(stored.block);
+        }
+      }
+    } catch (error) {
+      this.fail(error);
+    } finally {
+      freeBlock();
+    }
+  }
+
+  /** A chunk of the same content in this image or the previous one; the seed makes equal hashes unforgeable. */
+  private lookUp(hash: HashWords, length: number): number | undefined {
+    const own = this.chunks.find(hash, length);
+    if (own !== undefined) return own;
+    const { previous } = this.options;
+    const earlier = previous?.chunks.find(hash, length);
+    if (previous === undefined || earlier === undefined) return undefined;
+    const chunk = this.chunks.add(hash, length);
+    const { codec, storedBytes } = previous.chunks.facts(earlier);
+    this.chunks.setStored(chunk, codec, storedBytes);
+    this.chunks.setPlace(chunk, previous.chunks.place(earlier));
+    this.borrowed.add(chunk);
+    return chunk;
+  }
+
+  private async compress(block: Block, length: number): Promise<{ block: Block; length: number } | undefined> {
+    if (this.compressor === undefined) return undefined;
+    const capacity = Math.floor(length * (1 - MIN_GAIN));
+    const output = await this.options.blocks.stored.taken();
+    try {
+      const stored = await this.compressor.compress(block.data, length, output.data, capacity);
+      if (stored > 0) return { block: output, length: stored };
+    } catch (error) {
+      this.fail(error);
+    }
+    this.options.blocks.stored.give(output);
+    return undefined;
+  }
+
+  private async append(chunk: number, codec: Codec, block: Block, storedBytes: number): Promise<void> {
+    if (this.failure !== undefined) return;
+    this.chunks.setStored(chunk, codec, storedBytes);
+    writeChunkHeader(block.framed, 0, this.chunks.facts(chunk));
+    const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
+    this.chunks.setPlace(chunk, await this.options.shards.append(block, framedBytes));
+    this.storedBytes += framedBytes;
+  }
+}
+
+function loadCompressor(codec: Codec): Compressor | undefined {
+  if (codec === 'none') return undefined;
+  return codec === 'lz4' ? loadLz4() : loadZstd();
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import { type Decompressor, type Hasher, loadHasher, loadLz4, loadZstd } from '../linux/codecs.js';
+import type { Store, StoreReader } from '../store/store.js';
+import type { Block, BlockPool } from './blocks.js';
+import type { ImageIndex } from './index-format.js';
+import { CHUNK_HEADER_BYTES, type ChunkFacts, type Codec, sameHash, writeChunkHeader } from './layout.js';
+import { shardName } from './names.js';
+
+/** Brings chunks from the shards, decompressed and verified: what it puts into a block is right or it throws. */
+export class ChunkSource {
+  private readonly hash: Hasher = loadHasher();
+  private readonly readers = new Map<number, Promise<StoreReader>>();
+  private closed = false;
+
+  constructor(
+    private readonly store: Store,
+    private readonly index: ImageIndex,
+    private readonly blocks: BlockPool,
+  ) {}
+
+  /** Put a chunk's raw bytes at the start of `into.data`. Never waits for a block that a caller of ours holds. */
+  async load(chunk: number, into: Block): Promise<void> {
+    const facts = this.index.chunks.facts(chunk);
+    if (facts.codec === 'none') await this.fetch(chunk, facts, into);
+    else {
+      const stored = await this.blocks.stored.taken();
+      try {
+        await this.fetch(chunk, facts, stored);
+        const length = await decompressorOf(facts.codec).decompress(
+          stored.data,
+          facts.storedBytes,
+          into.data,
+          facts.rawBytes,
+        );
+        if (length !== facts.rawBytes) throw this.damaged(chunk, `its ${facts.codec} data cannot be decompressed`);
+      } finally {
+        this.blocks.stored.give(stored);
+      }
+    }
+    const hash = await this.hash(into.data, facts.rawBytes, this.index.hashSeed);
+    if (!sameHash(hash, facts.hash)) throw this.damaged(chunk, 'its checksum does not match');
+  }
+
+  close(): void {
+    if (this.closed) return;
+    this.closed = true;
+    for (const reader of this.readers.values()) {
+      reader.then(
+        (opened) => opened.close(),
+        () => undefined,
+      );
+    }
+  }
+
+  /** Header and payload by one read; the header can hold nothing but what the index says. */
+  private async fetch(chunk: number, facts: ChunkFacts, into: Block): Promise<void> {
+    const { shard, offset } = this.index.chunks.place(chunk);
+    const reader = await this.reader(shard);
+    await reader.read(offset, into.framed.subarray(0, CHUNK_HEADER_BYTES + facts.storedBytes));
+    const expected = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
+    writeChunkHeader(expected, 0, facts);
+    if (!expected.equals(into.framed.subarray(0, CHUNK_HEADER_BYTES))) {
+      throw this.damaged(chunk, 'its header is not the one that the index describes');
+    }
+  }
+
+  private reader(shard: number): Promise<StoreReader> {
+    if (this.closed) {
+      return Promise.reject(
+        new FastFreezeError({ code: 'aborted', op: 'read the image', reason: 'the image was closed' }),
+      );
+    }
+    const known = this.readers.get(shard);
+    if (known !== undefined) return known;
+    const opened = this.openShard(this.nameOf(shard));
+    this.readers.set(shard, opened);
+    return opened;
+  }
+
+  private async openShard(name: string): Promise<StoreReader> {
+    try {
+      return await this.store.openReader(name);
+    } catch (error) {
+      if (!(error instanceof FastFreezeError) || error.code !== 'not-found') throw error;
+      const reason = 'this object of the image is missing';
+      throw new FastFreezeError({ code: 'image', op: 'read the image', subject: name, reason, cause: error });
+    }
+  }
+
+  private nameOf(shard: number): string {
+    const entry = this.index.shards[shard];
+    return entry === undefined ? `shard ${shard}` : shardName(entry.prefix, entry.number);
+  }
+
+  private damaged(chunk: number, what: string): FastFreezeError {
+    const { shard, offset } = this.index.chunks.place(chunk);
+    return new FastFreezeError({
+      code: 'image',
+      op: 'read the image',
+      subject: this.nameOf(shard),
+      reason: `the chunk at offset ${offset} is damaged: ${what}`,
+      hint: 'restore an older generation with --generation, if one was kept',
+    });
+  }
+}
+
+function decompressorOf(codec: Codec): Decompressor {
+  return codec === 'zstd' ? loadZstd() : loadLz4();
+}

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { HashWords } from '../linux/codecs.js';
+
+// The bytes of a chunk as docs/image-format.md gives them. All numbers are little-endian.
+
+export const MAX_CHUNK_BYTES = 1 << 20;
+export const CHUNK_HEADER_BYTES = 32;
+const CHUNK_MAGIC = 0x4b434646; // "FFCK"
+
+export type Codec = 'none' | 'lz4' | 'zstd';
+export const CODECS: readonly Codec[] = ['none', 'lz4', 'zstd'];
+
+/** Everything a chunk's header says, which is everything its index entry says but the place. */
+export interface ChunkFacts {
+  readonly codec: Codec;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly hash: HashWords;
+}
+
+export function writeChunkHeader(into: Buffer, at: number, facts: ChunkFacts): void {
+  into.writeUInt32LE(CHUNK_MAGIC, at);
+  into.writeUInt8(CODECS.indexOf(facts.codec), at + 4);
+  into.writeUInt8(0, at + 5); // cipher: none
+  into.writeUInt16LE(0, at + 6); // flags
+  into.writeUInt32LE(facts.rawBytes, at + 8);
+  into.writeUInt32LE(facts.storedBytes, at + 12);
+  into.writeUInt32LE(facts.hash.a, at + 16);
+  into.writeUInt32LE(facts.hash.b, at + 20);
+  into.writeUInt32LE(facts.hash.c, at + 24);
+  into.writeUInt32LE(facts.hash.d, at + 28);
+}
+
+export function sameHash(one: HashWords, other: HashWords): boolean {
+  return one.a === other.a && one.b === other.b && one.c === other.c && one.d === other.d;
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
+import { FastFreezeError } from '../base/errors.js';
+import type { Codec } from './layout.js';
+import { readManifestFields } from './manifest-fields.js';
+
+export interface ObjectRecord {
+  readonly name: string;
+  readonly sizeBytes: number;
+}
+
+/** What the writer of an image hands over: all that is needed to find it again and to know it whole. */
+export interface SealedImage {
+  readonly prefix: string;
+  readonly codec: Codec;
+  readonly cipher: 'none';
+  /** The generation whose chunks are used again, which is the one right before; null when none are. */
+  readonly baseGeneration: number | null;
+  /** Every shard that the index points into, its own and those of earlier images. */
+  readonly shards: readonly ObjectRecord[];
+  readonly index: ObjectRecord & { readonly sha256: string };
+  /** Bytes of all files together. */
+  readonly rawBytes: number;
+  /** Bytes that this image added to the store. */
+  readonly storedBytes: number;
+  readonly files: number;
+  readonly chunks: number;
+}
+
+export interface WriterRecord {
+  readonly version: string;
+  readonly host: string;
+  readonly kernel: string;
+  readonly criu: string;
+}
+
+export interface FinishedRecord {
+  readonly exitCode: number | null;
+  readonly signal: string | null;
+}
+
+export interface Manifest {
+  readonly format: 'fastfreeze-image';
+  readonly formatVersion: 1;
+  readonly generation: number;
+  readonly state: 'checkpoint' | 'finished';
+  readonly createdAt: string;
+  readonly writer: WriterRecord;
+  /** With `checkpoint` only. */
+  readonly image?: SealedImage;
+  /** With `finished` only. */
+  readonly finished?: FinishedRecord;
+  /** The engine's own record, which it checks itself. */
+  readonly app?: unknown;
+  /** SHA-256 of the manifest's bytes up to the checksum. */
+  readonly checksum: string;
+}
+
+export type ManifestFields = Omit<Manifest, 'format' | 'formatVersion' | 'checksum'>;
+
+export interface ParseOptions {
+  /** What the bytes are called in messages. */
+  readonly subject: string;
+  /** Try to read a manifest whose format version is not this program's. */
+  readonly allowBadVersion?: boolean;
+}
+
+export const MAX_MANIFEST_BYTES = 16 * 2 ** 20;
+const FORMAT = 'fastfreeze-image';
+const FORMAT_VERSION = 1;
+
+/** A manifest with its checksum. Throws `internal` on fields that `parseManifest` would refuse. */
+export function buildManifest(fields: ManifestFields): Manifest {
+  const checked = readManifestFields(
+    JSON.parse(`${bodyOf(fields)}}`) as unknown,
+    (reason) => new FastFreezeError({ code: 'internal', op: 'write the manifest', reason }),
+  );
+  return { format: FORMAT, formatVersion: FORMAT_VERSION, ...checked, checksum: digest(bodyOf(checked)) };
+}
+
+/** The bytes to store. */
+export function serializeManifest(manifest: Manifest): Buffer {
+  return Buffer.from(`${bodyOf(manifest)}${tailOf(manifest.checksum)}`, 'utf8');
+}
+
+/** Every byte and every field checked; what is wrong is told apart in the message. */
+export function parseManifest(bytes: Uint8Array, options: ParseOptions): Manifest {
+  const refuse = (reason: string, hint?: string): FastFreezeError =>
+    new FastFreezeError({
+      code: 'image',
+      op: 'read the manifest',
+      subject: options.subject,
+      reason,
+      ...(hint === undefined ? {} : { hint }),
+    });
+
+  const parsed = parseObject(bytes);
+  if (parsed === undefined) throw refuse('it is cut short or damaged (no JSON object)');
+  const body = bytes.subarray(0, Math.max(0, bytes.length - TAIL_BYTES));
+  const [, checksum] = TAIL.exec(Buffer.from(bytes.subarray(body.length)).toString('latin1')) ?? [];
+  if (checksum !== undefined && digest(body) !== checksum) {
+    throw refuse('its checksum does not match: it is damaged or was edited');
+  }
+  if (parsed['format'] !== FORMAT) throw refuse('it is not a manifest of this program: another tool wrote it');
+  if (parsed['formatVersion'] !== FORMAT_VERSION && options.allowBadVersion !== true) {
+    const version = JSON.stringify(parsed['formatVersion'] ?? null);
+    throw refuse(
+      `it has format version ${version}, this program reads ${FORMAT_VERSION}`,
+      'use the version of fastfreeze that wrote it, or --no-restore to start over',
+    );
+  }
+  if (checksum === undefined) throw refuse('it has no checksum at its end: it is cut short or was edited');
+  return { format: FORMAT, formatVersion: FORMAT_VERSION, ...readManifestFields(parsed, refuse), checksum };
+}
+
+// The checksum stands last and covers every byte before it, so that no byte of the object is free to change.
+const TAIL = /^,\n {2}"checksum": "([0-9a-f]{64})"\n\}\n$/;
+const TAIL_BYTES = tailOf('0'.repeat(64)).length;
+
+function tailOf(checksum: string): string {
+  return `,\n  "checksum": "${checksum}"\n}\n`;
+}
+
+/** The JSON text up to the checksum. */
+function bodyOf(fields: ManifestFields): string {
+  const { generation, state, createdAt, writer, image, finished, app } = fields;
+  const all = {
+    format: FORMAT,
+    formatVersion: FORMAT_VERSION,
+    generation,
+    state,
+    createdAt,
+    writer,
+    image,
+    finished,
+    app,
+  };
+  return JSON.stringify(all, null, 2).slice(0, -'\n}'.length);
+}
+
+function digest(body: string | Uint8Array): string {
+  return createHash('sha256').update(body).digest('hex');
+}
+
+function parseObject(bytes: Uint8Array): Record<string, unknown> | undefined {
+  try {
+    const value = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(bytes)) as unknown;
+    return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : undefined;
+  } catch {
+    return undefined;
+  }
+}

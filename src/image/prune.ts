@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { ObjectInfo, Store } from '../store/store.js';
+import { listGenerations, readManifest } from './generations.js';
+import type { Manifest } from './manifest.js';
+import { manifestName, parseIndexName, parseShardName } from './names.js';
+
+export interface PruneOptions {
+  /** Objects of an image that no manifest names may belong to one that is being written: they stay this long. */
+  readonly graceMs?: number;
+  readonly nowMs?: number;
+}
+
+export interface PruneResult {
+  readonly generations: number[];
+  readonly objects: string[];
+}
+
+const DEFAULT_GRACE_MS = 24 * 3600 * 1000;
+
+/**
+ * Keep the newest `keep` generations (at least one) and what they need; remove older manifests first, then the
+ * indexes and shards that nothing names any more. Killed in between, it leaves objects without a manifest, never a
+ * manifest without its objects.
+ */
+export async function pruneGenerations(store: Store, keep: number, options: PruneOptions = {}): Promise<PruneResult> {
+  const graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+  const generations = await listGenerations(store);
+  const kept = generations.slice(-Math.max(1, keep));
+  const dropped = generations.slice(0, -Math.max(1, keep));
+  // Read before anything is removed: one that cannot be read hides what it needs, and then nothing may go.
+  const needed = neededBy(await readAll(store, kept));
+  const droppedPrefixes = new Set<string>();
+  for (const generation of dropped)
+    for (const prefix of await prefixesOf(store, generation)) droppedPrefixes.add(prefix);
+
+  for (const generation of dropped) await store.remove(manifestName(generation));
+
+  const objects: string[] = [];
+  for (const [prefix, members] of byPrefix(await store.list(''))) {
+    const youngestMs = Math.max(...members.map((member) => member.modifiedAtMs));
+    const old = youngestMs <= (options.nowMs ?? Date.now()) - graceMs;
+    const known = droppedPrefixes.has(prefix) || members.some((member) => needed.has(member.name));
+    if (!old && !known) continue;
+    for (const { name } of members) {
+      if (needed.has(name)) continue;
+      await store.remove(name);
+      objects.push(name);
+    }
+  }
+  await store.sweepUnfinished(() => true, graceMs);
+  return { generations: dropped, objects };
+}
+
+/** Remove what an image that was never committed left, unless a manifest needs it after all. Returns the names. */
+export async function removeUncommitted(store: Store, prefix: string): Promise<string[]> {
+  const needed = neededBy(await readAll(store, await listGenerations(store)));
+  const members = byPrefix(await store.list(prefix)).get(prefix) ?? [];
+  const objects = members.map((member) => member.name).filter((name) => !needed.has(name));
+  for (const name of objects) await store.remove(name);
+  await store.sweepUnfinished((name) => prefixOf(name) === prefix, 0);
+  return objects;
+}
+
+async function readAll(store: Store, generations: readonly number[]): Promise<Manifest[]> {
+  const manifests: Manifest[] = [];
+  for (const generation of generations) manifests.push(await readManifest(store, generation));
+  return manifests;
+}
+
+function neededBy(manifests: readonly Manifest[]): Set<string> {
+  const needed = new Set<string>();
+  for (const { image } of manifests) {
+    if (image === undefined) continue;
+    needed.add(image.index.name);
+    for (const shard of image.shards) needed.add(shard.name);
+  }
+  return needed;
+}
+
+/** Of a manifest that goes. One that cannot be read names nothing: its objects then wait for the grace period. */
+async function prefixesOf(store: Store, generation: number): Promise<string[]> {
+  try {
+    const { image } = await readManifest(store, generation);
+    if (image === undefined) return [];
+    return [image.prefix, ...image.shards.map((shard) => parseShardName(shard.name)?.prefix ?? image.prefix)];
+  } catch {
+    return [];
+  }
+}
+
+function byPrefix(objects: readonly ObjectInfo[]): Map<string, ObjectInfo[]> {
+  const groups = new Map<string, ObjectInfo[]>();
+  for (const object of objects) {
+    const prefix = prefixOf(object.name);
+    if (prefix === undefined) continue;
+    const group = groups.get(prefix) ?? [];
+    group.push(object);
+    groups.set(prefix, group);
+  }
+  return groups;
+}
+
+function prefixOf(name: string): string | undefined {
+  return parseShardName(name)?.prefix ?? parseIndexName(name);
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Store, StoreWriter } from '../store/store.js';
+import type { Block } from './blocks.js';
+import type { ChunkPlace } from './chunk-table.js';
+import type { IndexedShard } from './index-format.js';
+import { shardName } from './names.js';
+
+/** Object stores limit the size of an object; a shard that reaches this goes on in a new one. */
+const MAX_SHARD_BYTES = 64 * 2 ** 30;
+
+export interface ShardSetOptions {
+  readonly store: Store;
+  readonly prefix: string;
+  /** How many shards are written side by side. */
+  readonly numShards: number;
+  readonly maxShardBytes?: number;
+}
+
+/** The shards of one image under way: spreads chunks over them by load, one append at a time each. */
+export class ShardSet {
+  private readonly lanes: Lane[] = [];
+  private readonly opened: OpenShard[] = [];
+
+  constructor(private readonly options: ShardSetOptions) {}
+
+  /** Store a framed chunk in the shard that has the least to do. Resolves to its place; the block is then free. */
+  append(block: Block, length: number): Promise<ChunkPlace> {
+    return new Promise((resolve, reject) => {
+      const lane = this.pickLane();
+      lane.queue.push({ block, length, resolve, reject });
+      lane.queuedBytes += length;
+      if (!lane.busy) void this.drain(lane);
+    });
+  }
+
+  /** Make every shard durable and visible. Nothing may be under way any more. */
+  async finish(): Promise<void> {
+    await Promise.all(this.opened.map((shard) => shard.finished ?? shard.writer.finish()));
+  }
+
+  /** Leave nothing of ours, whatever state it is in. */
+  async abort(): Promise<void> {
+    await Promise.allSettled(this.opened.flatMap((shard) => shard.finished ?? []));
+    await Promise.all(this.opened.map((shard) => shard.writer.abort()));
+    await Promise.allSettled(this.opened.map(({ id }) => this.options.store.remove(shardName(id.prefix, id.number))));
+  }
+
+  /** In the order of `ChunkPlace.shard`. */
+  shards(): IndexedShard[] {
+    return this.opened.map((shard) => ({ ...shard.id, sizeBytes: shard.sizeBytes }));
+  }
+
+  private pickLane(): Lane {
+    // A small image needs no more shards than it can keep busy: a new one is begun only when all others have work.
+    const idle = this.lanes.find((lane) => !lane.busy);
+    if (idle !== undefined) return idle;
+    if (this.lanes.length < this.options.numShards) {
+      const lane: Lane = { queue: [], queuedBytes: 0, busy: false, shard: undefined };
+      this.lanes.push(lane);
+      return lane;
+    }
+    return this.lanes.reduce((least, lane) => (lane.queuedBytes < least.queuedBytes ? lane : least));
+  }
+
+  private async drain(lane: Lane): Promise<void> {
+    lane.busy = true;
+    while (lane.queue.length > 0) {
+      const batch = lane.queue.splice(0);
+      try {
+        await this.write(lane, batch);
+      } catch (error) {
+        for (const job of batch) job.reject(error);
+      }
+    }
+    lane.busy = false;
+  }
+
+  private async write(lane: Lane, batch: readonly Job[]): Promise<void> {
+    const bytes = batch.reduce((sum, job) => sum + job.length, 0);
+    const shard = await this.shardWithRoom(lane, bytes);
+    const start = shard.sizeBytes;
+    shard.sizeBytes += bytes;
+    await shard.writer.append(batch.map((job) => job.block.framed.subarray(0, job.length)));
+    lane.queuedBytes -= bytes;
+    let offset = start;
+    for (const job of batch) {
+      job.resolve({ shard: shard.number, offset });
+      offset += job.length;
+    }
+  }
+
+  private async shardWithRoom(lane: Lane, bytes: number): Promise<OpenShard> {
+    const full = lane.shard;
+    if (full !== undefined && full.sizeBytes + bytes <= (this.options.maxShardBytes ?? MAX_SHARD_BYTES)) return full;
+    if (full !== undefined) {
+      full.finished = full.writer.finish();
+      await full.finished;
+    }
+    const { store, prefix } = this.options;
+    const id = { prefix, number: this.nextNumber++ };
+    const writer = await store.createWriter(shardName(prefix, id.number));
+    lane.shard = { id, number: this.opened.length, writer, sizeBytes: 0, finished: undefined };
+    this.opened.push(lane.shard);
+    return lane.shard;
+  }
+
+  private nextNumber = 1;
+}
+
+interface Job {
+  readonly block: Block;
+  readonly length: number;
+  readonly resolve: (place: ChunkPlace) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Lane {
+  queue: Job[];
+  queuedBytes: number;
+  busy: boolean;
+  shard: OpenShard | undefined;
+}
+
+interface OpenShard {
+  readonly id: { readonly prefix: string; readonly number: number };
+  /** Position in the index's shard table. */
+  readonly number: number;
+  readonly writer: StoreWriter;
+  sizeBytes: number;
+  finished: Promise<void> | undefined;
+}

@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
+import { constants, type Stats } from 'node:fs';
+import { link, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { FastFreezeError } from '../base/errors.js';
+import { syncDirectory } from './file-io.js';
+import { openFileReader } from './file-reader.js';
+import { createFileWriter } from './file-writer.js';
+import { formatFileUrl } from './file-url.js';
+import { assertName, hasCode, storeError } from './store-error.js';
+import type { ObjectInfo, Store } from './store.js';
+
+/** Objects as files of one directory. Files are private to their owner: they hold the memory of processes. */
+export function createFileStore(directory: string): Store {
+  const pathOf = (name: string): string => {
+    assertName(name);
+    return join(directory, name);
+  };
+
+  const store: Store = {
+    url: formatFileUrl(directory),
+
+    async prepare() {
+      const probe = temporaryPath(directory, 'probe');
+      await attempt('prepare', directory, async () => {
+        await makeDirectory(directory);
+        await writeDurably(probe, Buffer.from('probe'));
+        await unlink(probe);
+      });
+    },
+
+    createWriter(name) {
+      const path = pathOf(name);
+      return createFileWriter({ directory, path, temporary: temporaryPath(directory, name) });
+    },
+
+    async createIfAbsent(name, bytes) {
+      const path = pathOf(name);
+      const temporary = temporaryPath(directory, name);
+      return attempt('create', path, async () => {
+        await writeDurably(temporary, bytes);
+        try {
+          const outcome = await linkExclusively(temporary, path);
+          await syncDirectory(directory);
+          return outcome;
+        } finally {
+          // A second name of the same bytes that stays does no harm: the next sweep removes it.
+          await removeIfThere(temporary).catch(() => undefined);
+        }
+      });
+    },
+
+    async put(name, bytes) {
+      const path = pathOf(name);
+      const temporary = temporaryPath(directory, name);
+      await attempt('write', path, async () => {
+        await writeDurably(temporary, bytes);
+        await rename(temporary, path).catch(async (error: unknown) => {
+          await removeIfThere(temporary);
+          throw error;
+        });
+        await syncDirectory(directory);
+      });
+    },
+
+    async read(name, offset, into) {
+      const reader = await store.openReader(name);
+      try {
+        await reader.read(offset, into);
+      } finally {
+        reader.close();
+      }
+    },
+
+    openReader: (name) => openFileReader(pathOf(name)),
+
+    async size(name) {
+      const path = pathOf(name);
+      return attempt('look at', path, async () => {
+        const found = await statIfThere(path);
+        return found?.isFile() === true ? found.size : undefined;
+      });
+    },
+
+    list: (prefix) => attempt('list', directory, () => listFiles(directory, prefix)),
+
+    async remove(name) {
+      const path = pathOf(name);
+      await attempt('remove', path, () => removeIfThere(path));
+    },
+
+    sweepUnfinished: (isMeant, idleMs) =>
+      attempt('sweep', directory, async () => {
+        const stale = (await listFiles(directory, '.')).filter(
+          (file) => isTemporaryOf(file.name, isMeant) && file.modifiedAtMs <= Date.now() - idleMs,
+        );
+        for (const file of stale) await removeIfThere(join(directory, file.name));
+        return stale.length;
+      }),
+  };
+  return store;
+}
+
+/** The dot keeps it out of listings; the random part keeps twins apart. */
+const TEMPORARY = /^\.(.+)\.tmp-[0-9a-f]{16}$/;
+
+function temporaryPath(directory: string, name: string): string {
+  return join(directory, `.${name}.tmp-${randomBytes(8).toString('hex')}`);
+}
+
+function isTemporaryOf(name: string, isMeant: (name: string) => boolean): boolean {
+  const object = TEMPORARY.exec(name)?.[1];
+  return object !== undefined && isMeant(object);
+}
+
+async function attempt<T>(op: string, subject: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw storeError(error, op, subject);
+  }
+}
+
+/**
+ * As durable as what will stand in it: a directory that a power failure takes away takes everything with it.
+ * Level by level, since Node's own recursion never ends where a parent cannot hold directories (/proc).
+ */
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { mode: 0o700 });
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) return;
+    if (!hasCode(error, 'ENOENT') || dirname(directory) === directory) throw error;
+    await makeDirectory(dirname(directory));
+    await mkdir(directory, { mode: 0o700 }).catch((again: unknown) => {
+      if (!hasCode(again, 'EEXIST')) throw again;
+    });
+  }
+  await syncDirectory(dirname(directory)).catch((error: unknown) => {
+    // A directory that may be searched but not read cannot be opened to be synced.
+    if (!hasCode(error, 'EACCES')) throw error;
+  });
+}
+
+async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
+  const handle = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);
+  try {
+    await handle.writeFile(bytes);
+    await handle.sync();
+  } catch (error) {
+    await removeIfThere(path);
+    throw error;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** link(2) fails when the name exists, at one instant on every machine that shares the file system. */
+async function linkExclusively(temporary: string, path: string): Promise<'created' | 'exists'> {
+  try {
+    await link(temporary, path);
+    return 'created';
+  } catch (error) {
+    if (hasCode(error, 'EEXIST')) {
+      // NFS may repeat a request whose answer got lost: then the name that "exists" is the one just made.
+      return (await stat(temporary)).nlink === 2 ? 'created' : 'exists';
+    }
+    if (!hasCode(error, 'EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS')) throw error;
+    throw new FastFreezeError({
+      code: 'store',
+      op: 'create',
+      subject: path,
+      reason: 'the file system has no hard links, which the commit of an image needs',
+      hint: 'choose an --image-url on another file system',
+      cause: error,
+    });
+  }
+}
+
+async function listFiles(directory: string, prefix: string): Promise<ObjectInfo[]> {
+  const names = await readdir(directory).catch((error: unknown) => {
+    if (hasCode(error, 'ENOENT')) return [];
+    throw error;
+  });
+  const wanted = names.filter((name) => name.startsWith(prefix) && name.startsWith('.') === prefix.startsWith('.'));
+  const found: ObjectInfo[] = [];
+  for (const name of wanted.sort()) {
+    const file = await statIfThere(join(directory, name));
+    if (file?.isFile() === true) found.push({ name, sizeBytes: file.size, modifiedAtMs: file.mtimeMs });
+  }
+  return found;
+}
+
+async function statIfThere(path: string): Promise<Stats | undefined> {
+  try {
+    return await stat(path);
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+async function removeIfThere(path: string): Promise<void> {
+  await unlink(path).catch((error: unknown) => {
+    if (!hasCode(error, 'ENOENT')) throw error;
+  });
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, test } from '@jest/globals';
+import { createBlockPool } from '../../../src/image/blocks.js';
+import type { Piece } from '../../../src/image/pieces.js';
+import { openImage } from '../../../src/image/reader.js';
+import { createImageWriter } from '../../../src/image/writer.js';
+import { expectCode } from '../store/conformance.js';
+import { makeStore, manifestOf, noise, readImage, writeImage } from './support.js';
+
+describe('a writer short of memory', () => {
+  test.each([1, 2, 3])(
+    'takes many files that grow side by side, with %d blocks',
+    async (fileBlocks) => {
+      const store = makeStore();
+      const blocks = createBlockPool({ fileBlocks, storedBlocks: 1 });
+      const image = await createImageWriter({ store, prefix: 'p', numShards: 2, codec: 'lz4', blocks });
+      const sources = Array.from({ length: 12 }, (_, i) => ({
+        name: i % 3 === 0 ? `small-${i}.img` : `pages-${i}.img`,
+        bytes: noise(100_000 * i + (i % 2) * 777, i + 1),
+      }));
+      const open = sources.map((source) => ({ ...source, file: image.file(source.name), at: 0 }));
+      // CRIU writes one file at a time and waits for nobody: whichever is up next must get on.
+      for (let turn = 0; open.some((one) => one.at < one.bytes.length); turn++) {
+        const one = open[(turn * 7) % open.length];
+        if (one === undefined || one.at === one.bytes.length) continue;
+        let region = one.file.reserve();
+        while (region === undefined) {
+          await image.room();
+          region = one.file.reserve();
+        }
+        const part = one.bytes.subarray(one.at, one.at + Math.min(region.length, 30_000 + turn));
+        region.set(part);
+        one.file.commit(part.length);
+        one.at += part.length;
+      }
+      for (const { file } of open) file.end();
+      const manifest = manifestOf(await image.finish());
+      expect(blocks.file.free).toBe(fileBlocks);
+      expect(blocks.stored.free).toBe(1);
+      const found = await readImage(store, manifest);
+      for (const { name, bytes } of sources) expect(found.get(name)?.equals(bytes)).toBe(true);
+    },
+    60_000,
+  );
+
+  test('packs hundreds of small files open at once', async () => {
+    const store = makeStore();
+    const blocks = createBlockPool({ fileBlocks: 2, storedBlocks: 1 });
+    const image = await createImageWriter({ store, prefix: 'p', numShards: 1, codec: 'zstd', blocks });
+    const open = Array.from({ length: 500 }, (_, i) => ({ name: `core-${i}.img`, bytes: noise(1 + i * 100, i) }));
+    const writers = open.map(({ name }) => image.file(name));
+    for (const [i, { bytes }] of open.entries()) {
+      for (let at = 0; at < bytes.length;) {
+        const region = writers[i]?.reserve();
+        if (region === undefined) {
+          await image.room();
+          continue;
+        }
+        const part = bytes.subarray(at, at + region.length);
+        region.set(part);
+        writers[i]?.commit(part.length);
+        at += part.length;
+      }
+    }
+    for (const writer of writers) writer.end();
+    const sealed = await image.finish();
+    expect(sealed.chunks).toBeLessThan(30);
+    const found = await readImage(store, manifestOf(sealed));
+    for (const { name, bytes } of open) expect(found.get(name)?.equals(bytes)).toBe(true);
+  });
+
+  test('rolls over to further shards', async () => {
+    const store = makeStore();
+    const files = new Map([['pages-1.img', noise(6_000_000, 1)]]);
+    const { sealed, manifest } = await writeImage(store, files, { codec: 'none', maxShardBytes: 2_500_000 });
+    expect(sealed.shards.length).toBeGreaterThan(2);
+    for (const shard of sealed.shards) expect(shard.sizeBytes).toBeLessThanOrEqual(2_500_000);
+    expect((await readImage(store, manifest)).get('pages-1.img')?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(
+      true,
+    );
+  });
+
+  test('refuses wrong use', async () => {
+    const store = makeStore();
+    const image = await createImageWriter({ store, prefix: 'p', numShards: 1, codec: 'none' });
+    const file = image.file('a');
+    expect(() => image.file('a')).toThrow(/once/);
+    expect(() => image.file('')).toThrow(/name/);
+    const region = file.reserve();
+    expect(() => file.commit((region?.length ?? 0) + 1)).toThrow(/more than was reserved/);
+    await expectCode('internal', image.finish(), 'has not ended');
+    await image.abort();
+    await expectCode('internal', createImageWriter({ store, prefix: '../x', numShards: 1, codec: 'none' }));
+  });
+});
+
+describe('a reader short of memory', () => {
+  const sources = Array.from(
+    { length: 20 },
+    (_, i) => [`pages-${i}.img`, noise(1_700_000 + i * 50_000, i + 1)] as const,
+  );
+  const files = new Map<string, Uint8Array>([...sources, ['core-1.img', noise(500, 99)]]);
+
+  test.each(['none', 'lz4'] as const)(
+    'goes on while others keep all blocks, with codec %s',
+    async (codec) => {
+      const store = makeStore();
+      const { manifest } = await writeImage(store, files, { codec });
+      const blocks = createBlockPool({ fileBlocks: 3, storedBlocks: 1 });
+      const image = await openImage({ store, manifest, blocks });
+      // The first files take what they can get and never give it back while the others read.
+      const kept: Piece[] = [];
+      const stalled = [...files.keys()].slice(0, 5).map((name) => image.open(name));
+      for (const file of stalled) {
+        const piece = await file?.next();
+        if (piece !== undefined) kept.push(piece);
+      }
+      await Promise.all(
+        [...files].map(async ([name, bytes]) => {
+          const found = await image.readAll(name, 2 ** 30);
+          expect(found.equals(bytes)).toBe(true);
+        }),
+      );
+      for (const [i, piece] of kept.entries()) {
+        const expected = sources[i]?.[1].subarray(0, piece.bytes.length);
+        expect(expected?.equals(piece.bytes)).toBe(true);
+        piece.release();
+        piece.release();
+      }
+      for (const file of stalled) file?.close();
+      image.close();
+      await settled();
+      expect(blocks.file.free).toBe(3);
+      expect(blocks.stored.free).toBe(1);
+    },
+    60_000,
+  );
+
+  test('gives every block back when files are closed half read', async () => {
+    const store = makeStore();
+    const { manifest } = await writeImage(store, files);
+    const blocks = createBlockPool({ fileBlocks: 8, storedBlocks: 2 });
+    const image = await openImage({ store, manifest, blocks });
+    const file = image.open('pages-3.img');
+    const piece = await file?.next();
+    const next = file?.next();
+    file?.close();
+    file?.close();
+    await next?.then(
+      (late) => late?.release(),
+      () => undefined,
+    );
+    piece?.release();
+    await expectCode('aborted', file?.next() ?? Promise.resolve());
+    image.close();
+    await settled();
+    expect(blocks.file.free).toBe(8);
+    expect(blocks.stored.free).toBe(2);
+  });
+
+  test('refuses what is missing or too large', async () => {
+    const store = makeStore();
+    const { manifest } = await writeImage(store, files);
+    const image = await openImage({ store, manifest });
+    expect(image.open('nothing.img')).toBeUndefined();
+    await expectCode('not-found', image.readAll('nothing.img', 10), 'nothing.img');
+    await expectCode('image', image.readAll('core-1.img', 499), 'core-1.img');
+    image.close();
+    image.close();
+    await expectCode('aborted', image.readAll('core-1.img', 500));
+  });
+});
+
+/** What runs on libuv's pool has come back. */
+async function settled(): Promise<void> {
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}

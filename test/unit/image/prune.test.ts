@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { commitManifest, listGenerations, readManifest } from '../../../src/image/generations.js';
+import { manifestName } from '../../../src/image/names.js';
+import { pruneGenerations, removeUncommitted } from '../../../src/image/prune.js';
+import { readIndex } from '../../../src/image/reader.js';
+import { createImageWriter } from '../../../src/image/writer.js';
+import type { Store } from '../../../src/store/store.js';
+import { expectCode } from '../store/conformance.js';
+import { type Written, feed, makeStore, noise, readImage, writeImage } from './support.js';
+
+const HOUR_MS = 3600_000;
+
+async function commitGeneration(store: Store, generation: number, previous?: Written): Promise<Written> {
+  const files = new Map([
+    ['pages-1.img', noise(400_000, 1)],
+    ['core-1.img', Buffer.from(`generation ${generation}`)],
+  ]);
+  const base = previous && { index: await readIndex(store, previous.sealed), generation: generation - 1 };
+  const written = await writeImage(store, files, { generation, ...(base === undefined ? {} : { previous: base }) });
+  expect(await commitManifest(store, written.manifest)).toBe('created');
+  return written;
+}
+
+const objectsOf = ({ sealed }: Written): string[] => [sealed.index.name, ...sealed.shards.map((shard) => shard.name)];
+
+describe('pruning', () => {
+  test('keeps the newest generations and exactly what they need', async () => {
+    const store = makeStore();
+    const written: Written[] = [];
+    for (let generation = 1; generation <= 5; generation++) written.push(await commitGeneration(store, generation));
+    const result = await pruneGenerations(store, 2);
+    expect(result.generations).toEqual([1, 2, 3]);
+    expect(await listGenerations(store)).toEqual([4, 5]);
+    const expected = [...written.slice(3).flatMap(objectsOf), manifestName(4), manifestName(5), 'manifest.json'];
+    expect(readdirSync(store.directory).sort()).toEqual(expected.sort());
+    for (const generation of [4, 5]) await readImage(store, await readManifest(store, generation));
+  });
+
+  test('keeps what newer generations borrow, as long as they do', async () => {
+    const store = makeStore();
+    const first = await commitGeneration(store, 1);
+    const second = await commitGeneration(store, 2, first);
+    const third = await commitGeneration(store, 3, second);
+    const borrowed = third.sealed.shards.map((shard) => shard.name).filter((name) => objectsOf(first).includes(name));
+    expect(borrowed.length).toBeGreaterThan(0);
+    await pruneGenerations(store, 1);
+    expect(await listGenerations(store)).toEqual([3]);
+    const found = await readImage(store, await readManifest(store, 'newest'));
+    expect(found.get('pages-1.img')?.equals(noise(400_000, 1))).toBe(true);
+    expect(readdirSync(store.directory)).not.toContain(first.sealed.index.name);
+
+    const alone = await commitGeneration(store, 4);
+    await pruneGenerations(store, 1);
+    const expected = [...objectsOf(alone), manifestName(4), 'manifest.json'];
+    expect(readdirSync(store.directory).sort()).toEqual(expected.sort());
+  });
+
+  test('never removes the last generation', async () => {
+    const store = makeStore();
+    await commitGeneration(store, 1);
+    await pruneGenerations(store, 0);
+    await readImage(store, await readManifest(store, 'newest'));
+  });
+
+  test('leaves what nobody knows until it is old, and what is not ours for ever', async () => {
+    const store = makeStore();
+    await commitGeneration(store, 1);
+    const strays = ['other-1.ffs', 'other.ffi', '.other-2.ffs.tmp-0123456789abcdef'];
+    for (const name of [...strays, 'notes.txt']) writeFileSync(join(store.directory, name), 'x');
+    await pruneGenerations(store, 1, { graceMs: HOUR_MS });
+    for (const name of strays) expect(readdirSync(store.directory)).toContain(name);
+    // One young object of a prefix protects the others: its writer may still be at work.
+    const old = new Date(Date.now() - 2 * HOUR_MS);
+    utimesSync(join(store.directory, 'other-1.ffs'), old, old);
+    await pruneGenerations(store, 1, { graceMs: HOUR_MS });
+    expect(readdirSync(store.directory)).toContain('other-1.ffs');
+    for (const name of [...strays, 'notes.txt']) utimesSync(join(store.directory, name), old, old);
+    await pruneGenerations(store, 1, { graceMs: HOUR_MS });
+    for (const name of strays) expect(readdirSync(store.directory)).not.toContain(name);
+    expect(readdirSync(store.directory)).toContain('notes.txt');
+    await readImage(store, await readManifest(store, 'newest'));
+  });
+
+  test('removes nothing when a manifest to keep cannot be read', async () => {
+    const store = makeStore();
+    for (const generation of [1, 2, 3]) await commitGeneration(store, generation);
+    writeFileSync(join(store.directory, manifestName(2)), 'damaged');
+    const before = readdirSync(store.directory);
+    await expectCode('image', pruneGenerations(store, 2), manifestName(2));
+    expect(readdirSync(store.directory)).toEqual(before);
+  });
+
+  test('killed after any step leaves every manifest restorable', async () => {
+    for (let steps = 0; ; steps++) {
+      const store = makeStore();
+      for (const generation of [1, 2, 3]) await commitGeneration(store, generation);
+      let left = steps;
+      const dying: Store = {
+        ...store,
+        remove: (name) => (left-- > 0 ? store.remove(name) : Promise.reject(new Error('killed'))),
+      };
+      const outcome = await pruneGenerations(dying, 1).catch(() => 'killed');
+      for (const generation of await listGenerations(store)) {
+        await readImage(store, await readManifest(store, generation));
+      }
+      expect(await listGenerations(store)).toContain(3);
+      if (outcome !== 'killed') {
+        expect(steps).toBeGreaterThan(4);
+        return;
+      }
+    }
+  });
+});
+
+describe('removing what was not committed', () => {
+  test('takes all of the prefix and nothing else', async () => {
+    const store = makeStore();
+    await commitGeneration(store, 1);
+    const before = readdirSync(store.directory).sort();
+    const image = await createImageWriter({ store, prefix: 'gone', numShards: 2, codec: 'none' });
+    await feed(image, 'pages-1.img', noise(3_000_000, 5));
+    await image.finish();
+    for (const name of ['gone-2-1.ffs', '.gone-2-1.ffs.tmp-0123456789abcdef', '.gone-3.ffs.tmp-0123456789abcdef']) {
+      writeFileSync(join(store.directory, name), 'x');
+    }
+    const removed = await removeUncommitted(store, 'gone');
+    expect(removed).toContain('gone.ffi');
+    expect(readdirSync(store.directory).sort()).toEqual(
+      [...before, 'gone-2-1.ffs', '.gone-2-1.ffs.tmp-0123456789abcdef'].sort(),
+    );
+  });
+
+  test('keeps an image that was committed after all', async () => {
+    const store = makeStore();
+    const { sealed } = await commitGeneration(store, 1);
+    expect(await removeUncommitted(store, sealed.prefix)).toEqual([]);
+    await readImage(store, await readManifest(store, 'newest'));
+  });
+});

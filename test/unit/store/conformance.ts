@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+import { beforeEach, describe, expect, test } from '@jest/globals';
+import { FastFreezeError, type ErrorCode } from '../../../src/base/errors.js';
+import type { Store } from '../../../src/store/store.js';
+
+/** A place for a store: `open` twice must give two independent views of the same objects. */
+export interface StorePlace {
+  open(): Store;
+}
+
+/** What every kind of store must do. A new kind passes by giving a factory of empty places. */
+export function describeStore(kind: string, makePlace: () => StorePlace): void {
+  describe(`${kind} store`, () => {
+    let place: StorePlace;
+    let store: Store;
+    beforeEach(async () => {
+      place = makePlace();
+      store = place.open();
+      await store.prepare();
+    });
+
+    const write = async (name: string, ...parts: string[]): Promise<void> => {
+      const writer = await store.createWriter(name);
+      for (const part of parts) await writer.append([Buffer.from(part)]);
+      await writer.finish();
+    };
+    const content = async (name: string): Promise<string> => {
+      const reader = await place.open().openReader(name);
+      const bytes = Buffer.alloc(reader.sizeBytes);
+      await reader.read(0, bytes);
+      reader.close();
+      return bytes.toString();
+    };
+    const names = async (prefix: string): Promise<string[]> =>
+      (await place.open().list(prefix)).map((object) => object.name);
+
+    test('shows an object only when it is finished, whole', async () => {
+      const writer = await store.createWriter('a.ffs');
+      await writer.append([Buffer.from('one '), Buffer.from('two ')]);
+      expect(await place.open().size('a.ffs')).toBeUndefined();
+      expect(await names('')).toEqual([]);
+      await writer.append([Buffer.from('three')]);
+      await writer.finish();
+      expect(await content('a.ffs')).toBe('one two three');
+      expect(await place.open().size('a.ffs')).toBe(13);
+    });
+
+    test('keeps the order of appends that do not wait for each other', async () => {
+      const writer = await store.createWriter('a.ffs');
+      const parts = Array.from({ length: 50 }, (_, i) => Buffer.alloc(1 + ((i * 7919) % 5000), i + 1));
+      await Promise.all(parts.map((part) => writer.append([part])));
+      await writer.finish();
+      expect((await content('a.ffs')) === Buffer.concat(parts).toString()).toBe(true);
+    });
+
+    test('finish waits for appends that are under way', async () => {
+      const writer = await store.createWriter('a.ffs');
+      const pending = writer.append([Buffer.alloc(3_000_000, 'x')]);
+      await writer.finish();
+      await pending;
+      expect(await store.size('a.ffs')).toBe(3_000_000);
+    });
+
+    test('can hold an empty object', async () => {
+      await write('empty');
+      expect(await store.size('empty')).toBe(0);
+      expect(await content('empty')).toBe('');
+    });
+
+    test('abort leaves nothing, also twice and while appending', async () => {
+      const writer = await store.createWriter('a.ffs');
+      const pending = writer.append([Buffer.alloc(100_000)]).catch(() => undefined);
+      await writer.abort();
+      await writer.abort();
+      await pending;
+      expect(await names('')).toEqual([]);
+      expect(await store.sweepUnfinished(() => true, 0)).toBe(0);
+      await expectCode('internal', writer.append([Buffer.from('late')]));
+    });
+
+    test('abort after finish keeps the object', async () => {
+      const writer = await store.createWriter('a.ffs');
+      await writer.finish();
+      await writer.abort();
+      expect(await store.size('a.ffs')).toBe(0);
+    });
+
+    test('of twins that create one name exactly one succeeds, and its bytes stand', async () => {
+      for (let round = 0; round < 10; round++) {
+        const name = `manifest-${round}`;
+        const outcomes = await Promise.all(
+          Array.from({ length: 8 }, (_, i) => place.open().createIfAbsent(name, Buffer.from(`writer ${i}`))),
+        );
+        expect(outcomes.filter((outcome) => outcome === 'created')).toHaveLength(1);
+        expect(await content(name)).toBe(`writer ${outcomes.indexOf('created')}`);
+      }
+      expect(await store.createIfAbsent('manifest-0', Buffer.from('later'))).toBe('exists');
+    });
+
+    test('put replaces, and readers see the old bytes or the new', async () => {
+      await store.put('hint', Buffer.alloc(100_000, 'a'));
+      const writing = new AbortController();
+      const watch = (async () => {
+        while (!writing.signal.aborted) {
+          const text = await content('hint');
+          expect(text.length).toBe(100_000);
+          expect(text === (text[0] ?? '').repeat(100_000)).toBe(true);
+        }
+      })();
+      for (const letter of 'bcdefg') await store.put('hint', Buffer.alloc(100_000, letter));
+      writing.abort();
+      await watch;
+      expect((await content('hint')).startsWith('g')).toBe(true);
+    });
+
+    test('reads ranges, exactly', async () => {
+      await write('a.ffs', '0123456789');
+      const into = Buffer.alloc(4);
+      await store.read('a.ffs', 3, into);
+      expect(into.toString()).toBe('3456');
+      await store.read('a.ffs', 6, into);
+      expect(into.toString()).toBe('6789');
+      await store.read('a.ffs', 10, Buffer.alloc(0));
+      await expectCode('image', store.read('a.ffs', 7, into), 'truncated');
+      await expectCode('image', store.read('a.ffs', 100, into), 'truncated');
+      await expectCode('not-found', store.read('b.ffs', 0, into), 'b.ffs');
+      await expectCode('not-found', store.openReader('b.ffs'), 'b.ffs');
+    });
+
+    test('a reader serves many reads at once and ends them after close', async () => {
+      const bytes = Buffer.from(Uint8Array.from({ length: 50_000 }, (_, i) => (i * 31) % 251));
+      await store.put('a.ffs', bytes);
+      const reader = await store.openReader('a.ffs');
+      const reads = Array.from({ length: 40 }, async (_, i) => {
+        const into = Buffer.alloc(1000);
+        await reader.read(i * 1000, into);
+        expect(into.equals(bytes.subarray(i * 1000, (i + 1) * 1000))).toBe(true);
+      });
+      reader.close();
+      reader.close();
+      await Promise.all(reads);
+      await expectCode('aborted', reader.read(0, Buffer.alloc(1)));
+    });
+
+    test('lists by prefix, in order, with sizes and times', async () => {
+      const beforeMs = Date.now() - 2000;
+      for (const name of ['b-2', 'a-10', 'b-1', 'a-9']) await store.put(name, Buffer.from(name));
+      expect(await names('')).toEqual(['a-10', 'a-9', 'b-1', 'b-2']);
+      expect(await names('b')).toEqual(['b-1', 'b-2']);
+      expect(await names('c')).toEqual([]);
+      for (const object of await store.list('a-')) {
+        expect(object.sizeBytes).toBe(object.name.length);
+        expect(object.modifiedAtMs).toBeGreaterThan(beforeMs);
+        expect(object.modifiedAtMs).toBeLessThan(Date.now() + 2000);
+      }
+    });
+
+    test('removes, idempotently', async () => {
+      await store.put('a', Buffer.from('x'));
+      await store.remove('a');
+      await store.remove('a');
+      expect(await store.size('a')).toBeUndefined();
+    });
+
+    test('sweeps what a killed writer left, when it is meant and idle', async () => {
+      const writer = await store.createWriter('dead-1.ffs');
+      await writer.append([Buffer.from('half')]);
+      expect(await place.open().sweepUnfinished(() => true, 3600_000)).toBe(0);
+      expect(await place.open().sweepUnfinished((name) => name === 'other', 0)).toBe(0);
+      expect(await place.open().sweepUnfinished((name) => name === 'dead-1.ffs', 0)).toBe(1);
+      await writer.abort();
+    });
+
+    test.each(['', '.hidden', '..', 'a/b', 'a b', 'ä', 'a\0', 'x'.repeat(201), 'a\n'])('refuses the name %j', (name) =>
+      expectCode('internal', (async () => store.put(name, Buffer.alloc(0)))()),
+    );
+
+    test('its url opens it again', () => {
+      expect(store.url).toBe(place.open().url);
+    });
+  });
+}
+
+export async function expectCode(code: ErrorCode, action: Promise<unknown>, text = ''): Promise<FastFreezeError> {
+  const error = await action.then(
+    () => undefined,
+    (reason: unknown) => reason,
+  );
+  if (!(error instanceof FastFreezeError)) throw new Error(`expected a FastFreezeError, got ${String(error)}`);
+  expect(error.code).toBe(code);
+  expect(error.message).toContain(text);
+  return error;
+}
