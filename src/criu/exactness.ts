@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { FastFreezeError } from '../base/errors.js';
+
+/** A process of the frozen tree, as far as this check needs it. */
+export interface InspectedProcess {
+  readonly pid: number;
+  readonly name: string;
+  readonly state: string;
+  /** As wait(2) encodes it. */
+  readonly exitCode: number;
+}
+
+/**
+ * Look, while the tree is frozen, for state that CRIU saves without complaint and brings back changed.
+ * Throws `unsupported` naming process, descriptor and remedy: a job that would not continue exactly is not stopped.
+ */
+export function refuseInexactState(tree: readonly InspectedProcess[], privileged: boolean): void {
+  const memfds = new Map<string, Place>();
+  const sharedMemfds = new Map<string, Place>();
+  for (const process of tree) {
+    if (process.state === 'Z') {
+      checkZombie(process, privileged);
+      continue;
+    }
+    for (const fd of listFds(process.pid)) checkDescriptor(process, fd, memfds, privileged);
+    if (!privileged) collectSharedMemfds(process, sharedMemfds);
+  }
+  for (const [inode, place] of memfds) {
+    if (!privileged && sharedMemfds.has(inode)) {
+      throw refusal(
+        place,
+        'a memfd that is also mapped shared would come back as two separate objects',
+        'run as root, or close the descriptor after mapping it',
+      );
+    }
+  }
+}
+
+interface Place {
+  readonly process: InspectedProcess;
+  readonly fd: number;
+}
+
+function checkZombie(process: InspectedProcess, privileged: boolean): void {
+  const code = (process.exitCode >> 8) & 0xff;
+  const signal = process.exitCode & 0x7f;
+  if (signal !== 0 && !privileged) {
+    throw new FastFreezeError({
+      code: 'unsupported',
+      op: 'freeze process',
+      subject: `${process.pid} (${process.name})`,
+      reason: `it is a zombie that died of signal ${signal}, which would come back as exit code 0 for a normal user`,
+      hint: 'try again when its parent has waited for it, or run as root',
+      passing: true,
+    });
+  }
+  if (signal !== 0 || code < 128) return;
+  throw new FastFreezeError({
+    code: 'unsupported',
+    op: 'freeze process',
+    subject: `${process.pid} (${process.name})`,
+    reason: `it is a zombie with exit code ${code}, of which CRIU would bring back ${code & 0x7f}`,
+    hint: 'try again when its parent has waited for it',
+    passing: true,
+  });
+}
+
+function checkDescriptor(process: InspectedProcess, fd: number, memfds: Map<string, Place>, privileged: boolean): void {
+  const place = { process, fd };
+  const link = readLink(`/proc/${process.pid}/fd/${fd}`);
+  if (link === undefined) return;
+  // CRIU's own parasite is in the application while it is frozen.
+  if (link.startsWith('/memfd:CRIUMFD')) return;
+  if (link.startsWith('/memfd:')) {
+    const inode = field(fdinfo(place), 'ino');
+    if (inode !== undefined) memfds.set(inode, place);
+  } else if (link === 'anon_inode:[eventfd]') {
+    if (field(fdinfo(place), 'eventfd-semaphore') === '1') {
+      throw refusal(place, 'an eventfd in semaphore mode would lose that mode', 'use a plain eventfd or a pipe');
+    }
+  } else if (link === 'anon_inode:[timerfd]') {
+    const info = fdinfo(place);
+    const expired = Number(field(info, 'ticks') ?? 0) > 0 && /it_value:\s*\(0, 0\)/.test(info);
+    if (expired && !/it_interval:\s*\(0, 0\)/.test(info)) {
+      throw refusal(
+        place,
+        'a periodic timerfd has expired and was not read: it would never fire again',
+        'try again in a moment; the application reads it as soon as it runs',
+        true,
+      );
+    }
+  } else if (link.startsWith('pipe:[')) {
+    const flags = Number.parseInt(field(fdinfo(place), 'flags') ?? '0', 8);
+    if ((flags & O_DIRECT) !== 0 && (flags & 3) !== 0) {
+      throw refusal(place, 'a pipe in packet mode (O_DIRECT) cannot be saved', 'use a plain pipe or a socket pair');
+    }
+  } else if (!privileged && link === 'anon_inode:inotify' && fdinfo(place).includes('inotify wd:')) {
+    throw refusal(
+      place,
+      'watches of inotify cannot be saved for a normal user',
+      'run as root, or turn the file watching off',
+    );
+  } else if (link === 'anon_inode:[io_uring]') {
+    throw refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');
+  }
+}
+
+const O_DIRECT = 0o40000;
+
+function collectSharedMemfds(process: InspectedProcess, found: Map<string, Place>): void {
+  for (const line of (readText(`/proc/${process.pid}/maps`) ?? '').split('\n')) {
+    const match = /^\S+ ...s \S+ \S+ (\d+)\s+\/memfd:(?!CRIUMFD)/.exec(line);
+    if (match?.[1] !== undefined) found.set(match[1], { process, fd: -1 });
+  }
+}
+
+function refusal(place: Place, reason: string, hint: string, passing = false): FastFreezeError {
+  return new FastFreezeError({
+    code: 'unsupported',
+    op: 'freeze process',
+    subject: `${place.process.pid} (${place.process.name}), descriptor ${place.fd}`,
+    reason,
+    hint,
+    passing,
+  });
+}
+
+function listFds(pid: number): number[] {
+  try {
+    return readdirSync(`/proc/${pid}/fd`).map(Number);
+  } catch {
+    // Gone, or a zombie.
+    return [];
+  }
+}
+
+function fdinfo(place: Place): string {
+  return readText(`/proc/${place.process.pid}/fdinfo/${place.fd}`) ?? '';
+}
+
+function field(text: string, name: string): string | undefined {
+  return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(text)?.[1];
+}
+
+function readLink(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined; // Closed meanwhile, which a frozen process cannot do: it has gone.
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return undefined; // As above.
+  }
+}

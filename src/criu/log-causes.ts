@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+
+export interface CriuCause {
+  /** Why CRIU refused, in words of the application. */
+  readonly reason: string;
+  readonly hint?: string;
+  /** CRIU's own decisive line, for search engines. */
+  readonly line: string;
+  /** The tree changed under CRIU's eyes: the same dump may succeed a moment later. */
+  readonly passing?: boolean;
+}
+
+interface Pattern {
+  readonly match: RegExp;
+  readonly reason: (groups: readonly string[]) => string;
+  readonly hint?: string;
+  readonly passing?: boolean;
+}
+
+const CAME_AND_WENT = {
+  reason: () => 'processes came and went while CRIU collected them',
+  hint: 'try again',
+  passing: true,
+};
+
+/** Known refusals, most telling first. The order matters: CRIU logs consequences after causes. */
+const PATTERNS: readonly Pattern[] = [
+  {
+    match:
+      /Unexpected child (\d+)|Can't (?:seize|attach to) task \d+.*No such process|Unable to interrupt task: \d+ \(No such process\)/,
+    ...CAME_AND_WENT,
+  },
+  {
+    match: /Unable to interrupt task: (\d+) \(Operation not permitted\)/,
+    reason: ([pid]) => `CRIU may not trace process ${pid ?? '?'}`,
+    hint: 'allow ptrace (kernel.yama.ptrace_scope=0 or CAP_SYS_PTRACE); a process that is being traced (strace, gdb) cannot be frozen',
+  },
+  {
+    match: /Can't open (\d+)'s mapfile link ([0-9a-f]+)/,
+    reason: ([pid]) => `process ${pid ?? '?'} maps a file that was deleted, which a normal user cannot save`,
+    hint: 'run as root, or keep mapped files (POSIX semaphores, Python multiprocessing locks) from being unlinked',
+  },
+  {
+    match: /fsnotify:.*(?:Can't dump that handle|Handle .* cannot be opened)/,
+    reason: () => 'the application watches files with inotify, which a normal user cannot save',
+    hint: 'run as root, or turn the file watching off',
+  },
+  {
+    match: /Can't (?:get|dump) .*(?:1:16|SO_PASSRIGHTS|opt).*Operation not supported/,
+    reason: () => 'this CRIU cannot save sockets on this kernel',
+    hint: 'fastfreeze install --force makes a CRIU of version 4.2.1 or later',
+  },
+  {
+    match: /anon_inode:\[io_uring\]/,
+    reason: () => 'the application uses io_uring, which cannot be saved',
+    hint: 'for Node.js programs set UV_USE_IO_URING=0',
+  },
+  {
+    match: /(?:Packetized pipes|O_DIRECT|packet).*not supported|Unsupported pipe/i,
+    reason: () => 'the application has a packet-mode pipe (O_DIRECT), which cannot be saved',
+  },
+  {
+    match: /File (.+) has bad (size|mode) (\d+) \(expect (\d+)\)/,
+    reason: ([path, what, have, want]) =>
+      what === 'mode'
+        ? `file ${path ?? '?'} has mode ${have ?? '?'} now, and had ${want ?? '?'} at the checkpoint`
+        : `file ${path ?? '?'} has ${have ?? '?'} bytes now, and had ${want ?? '?'} at the checkpoint`,
+    hint: 'bring the file back as it was recorded: its content, cut to its size, and its mode',
+  },
+  {
+    match: /Can't open file (.+?)(?: on restore)?:/,
+    reason: ([path]) => `file ${path ?? '?'}, open in the application, cannot be opened here`,
+    hint: 'the file system must hold the same files as where the image was made',
+  },
+  {
+    match: /Can't lookup mount=\d+ for fd=(-?\d+) path=(\S+)/,
+    reason: ([fd, path]) => `descriptor ${fd ?? '?'} (${path ?? '?'}) was opened outside the container`,
+    hint: 'let the application open the file itself',
+  },
+  {
+    match:
+      /Can't dump half of stream unix connection|Unix socket .* with(?:out| unreachable) peer|Can't dump unix socket/,
+    reason: () => 'the application is connected by a UNIX socket to a process outside the job',
+  },
+  {
+    match: /Can't fork for (\d+): File exists|Pid (\d+) do(?:es)? not match/,
+    reason: (groups) => `PID ${groups.find((g) => g !== '') ?? '?'} is taken here`,
+    hint: 'let fastfreeze make its own container (no --no-container)',
+  },
+  {
+    match: /\b[cf]pu: .*(?:required by image|not match|not supported|unsupported|mismatch|not present)/i,
+    reason: () => 'this CPU lacks features that the image needs',
+    hint: 'restore on a machine with the same or newer CPU features',
+  },
+  { match: /No space left on device/, reason: () => 'no space is left on the device' },
+  {
+    match: /Can't resolve device|Can't dump file (\d+) of that type|Can't dump.*chr/,
+    reason: () => 'the application has a device open that cannot be saved',
+    hint: 'close the device (GPUs and character devices other than /dev/null, zero, random and terminals do not travel)',
+  },
+  {
+    match: /suspend(?:ing)? seccomp|seccomp failed/i,
+    reason: () => 'a seccomp filter is in force that CRIU may not suspend',
+    hint: 'run the container with --security-opt seccomp=unconfined',
+  },
+  { match: /Unable to detach from \d+: No such process/, ...CAME_AND_WENT },
+];
+
+/** The cause of CRIU's failure out of its log; undefined when the log says nothing of use. */
+export function findCause(logPath: string): CriuCause | undefined {
+  let text: string;
+  try {
+    text = readFileSync(logPath, 'utf8');
+  } catch {
+    // No log: CRIU did not get as far as opening it.
+    return undefined;
+  }
+  return causeInLog(text);
+}
+
+export function causeInLog(text: string): CriuCause | undefined {
+  // A task that cannot be seized is a zombie, as a rule, and none the worse for it; unless CRIU gave up over it.
+  const lines = text.split('\n').filter((line) => {
+    const pid = /Unable to interrupt task: (\d+)/.exec(line)?.[1];
+    return pid === undefined || text.includes(`Unable to detach from ${pid}:`);
+  });
+  const errors = lines.filter((line) => line.includes('Error (') && !HARMLESS.test(line) && !WAKE.test(line));
+  const known = knownCause(errors) ?? knownCause(lines);
+  if (known !== undefined) return known;
+  // The first error is the cause; the ones after it are its wake.
+  const [first] = errors;
+  return first === undefined ? undefined : { reason: strip(first), line: strip(first) };
+}
+
+function knownCause(lines: readonly string[]): CriuCause | undefined {
+  for (const pattern of PATTERNS) {
+    for (const line of lines) {
+      const match = pattern.match.exec(line);
+      if (match === null) continue;
+      const reason = pattern.reason(match.slice(1).map((group: string | undefined) => group ?? ''));
+      return {
+        reason,
+        line: strip(line),
+        ...(pattern.hint === undefined ? {} : { hint: pattern.hint }),
+        ...(pattern.passing === undefined ? {} : { passing: pattern.passing }),
+      };
+    }
+  }
+  return undefined;
+}
+
+/** What CRIU logs inside every user namespace, without consequence. */
+const HARMLESS =
+  /RLIMIT_NOFILE|Unable to (?:get|set).*net|net: Unexpected error: -1\(|sysctl|kerndat_|Can't (?:set|make) .*oom|cgroup/i;
+
+/** What CRIU logs after any failure. */
+const WAKE = /Unable to detach from|(?:Dumping|Restoring) FAILED/;
+
+function strip(line: string): string {
+  return line
+    .replace(/^\(\d+\.\d+\)\s*/, '')
+    .replace(/^\s*(?:pie: )?\d+:\s*/, '')
+    .replace(/^Error \([^)]*\):\s*/, '')
+    .trim();
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+import { constants } from 'node:fs';
+import { access, realpath, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CURRENT_LINK, ROOT_FOLDER, criuCommand, criuPath, installHomes, libraryDirOf } from './layout.js';
+import { isInUserNamespace } from './privilege.js';
+
+/** A CRIU that may work. */
+export interface Candidate {
+  readonly source: 'FF_CRIU' | 'PATH' | 'installed';
+  /** The executable: what the answer of a check is remembered by, and what errors name. */
+  readonly path: string;
+  readonly command: readonly string[];
+  readonly root?: string;
+  readonly libraryDir?: string;
+  /** Set when it must not be tried at all. */
+  readonly refused?: string;
+}
+
+/** What $FF_CRIU names: an executable, a runtime's `root` folder or an installation; undefined when it is not set. */
+export async function chosenCandidate(env: NodeJS.ProcessEnv): Promise<Candidate | undefined> {
+  const chosen = env['FF_CRIU'];
+  if (chosen === undefined || chosen === '') return undefined;
+  for (const root of [join(chosen, CURRENT_LINK, ROOT_FOLDER), join(chosen, ROOT_FOLDER), chosen]) {
+    if (await isExecutable(criuPath(root))) return { ...inRuntime(await realpath(root)), source: 'FF_CRIU' };
+  }
+  const path = chosen.includes('/') ? chosen : ((await onPath(chosen, env))[0] ?? chosen);
+  const refused = (await isExecutable(path)) ? {} : { refused: 'there is no such executable file' };
+  return { source: 'FF_CRIU', path, command: [path], ...refused };
+}
+
+/** Every other CRIU on this machine, in the order in which they are tried. */
+export async function otherCandidates(env: NodeJS.ProcessEnv): Promise<Candidate[]> {
+  const paths = await onPath('criu', env);
+  const system = paths.map((path): Candidate => ({ source: 'PATH', path, command: [path] }));
+  const installed = await Promise.all(installHomes(env).map(async (home) => await installedCandidate(home)));
+  return [...system, ...installed.filter((candidate) => candidate !== undefined)];
+}
+
+/** The current runtime below an installation's folder. Its path is resolved: a later install must not pull it away. */
+export async function installedCandidate(home: string): Promise<Candidate | undefined> {
+  const link = join(home, CURRENT_LINK, ROOT_FOLDER);
+  let root;
+  try {
+    root = await realpath(link);
+  } catch {
+    return undefined;
+  }
+  const candidate = inRuntime(root);
+  const refused = (await isOwnerTrusted(root)) ? {} : { refused: 'it belongs to another user' };
+  return { ...candidate, source: 'installed', ...refused };
+}
+
+function inRuntime(root: string): Omit<Candidate, 'source'> {
+  return { path: criuPath(root), command: criuCommand(root), root, libraryDir: libraryDirOf(root) };
+}
+
+/** Debian keeps criu in an sbin that is not on a normal user's PATH. */
+const SYSTEM_FOLDERS = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+
+async function onPath(name: string, env: NodeJS.ProcessEnv): Promise<string[]> {
+  const folders = [...(env['PATH'] ?? '').split(':'), ...SYSTEM_FOLDERS].filter((folder) => folder.startsWith('/'));
+  const found = new Map<string, string>();
+  for (const folder of folders) {
+    const path = join(folder, name);
+    if (!(await isExecutable(path))) continue;
+    const real = await realpath(path);
+    if (!found.has(real)) found.set(real, path);
+  }
+  return [...found.values()];
+}
+
+async function isExecutable(path: string): Promise<boolean> {
+  try {
+    await access(path, constants.X_OK);
+    return (await stat(path)).isFile();
+  } catch {
+    return false;
+  }
+}
+
+const OVERFLOW_ID = 65534;
+
+/** With a kept HOME, root would otherwise execute what a normal user put there. */
+async function isOwnerTrusted(root: string): Promise<boolean> {
+  const { uid } = await stat(root);
+  return uid === 0 || uid === process.geteuid?.() || (uid === OVERFLOW_ID && isInUserNamespace());
+}

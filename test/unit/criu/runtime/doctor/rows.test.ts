@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, it } from '@jest/globals';
+import { whatIsWrong } from '../../../../../src/criu/runtime/doctor/canary.js';
+import { cpuLevel, parseCpuFlags } from '../../../../../src/criu/runtime/doctor/cpu.js';
+import { parseKernelConfig } from '../../../../../src/criu/runtime/doctor/kernel.js';
+import { parseMemAvailable } from '../../../../../src/criu/runtime/doctor/memory.js';
+
+describe('the canary', () => {
+  const lines = (count: number): string[] => Array.from({ length: count }, (_, index) => `${index + 1} 1000`);
+
+  it('is content when every number came once, in order, from one PID', () => {
+    expect(whatIsWrong([...lines(9), 'end'], 4)).toBeUndefined();
+  });
+
+  it.each([
+    ['it stopped at the freeze', [...lines(4), 'end'], 'did not continue'],
+    ['it never ended', lines(9), 'did not end'],
+    ['it has another PID', [...lines(4), '5 17', '6 17', '7 17', 'end'], 'continued wrongly'],
+    ['it started again', [...lines(4), ...lines(4), 'end'], 'continued wrongly'],
+    ['it left a number out', [...lines(4), '6 1000', '7 1000', '8 1000', 'end'], 'continued wrongly'],
+    ['it wrote nothing', [], 'did not end'],
+  ])('complains when %s', (_what, output, complaint) => {
+    expect(whatIsWrong(output, 4)).toContain(complaint);
+  });
+});
+
+describe('what the kernel tells', () => {
+  it('about its configuration: built in and modules, not what is off', () => {
+    const text = 'CONFIG_TIME_NS=y\nCONFIG_UNIX_DIAG=m\n# CONFIG_MEM_SOFT_DIRTY is not set\nCONFIG_HZ=250\n';
+    expect([...parseKernelConfig(text)]).toEqual(['TIME_NS', 'UNIX_DIAG']);
+  });
+
+  it('about memory', () => {
+    expect(parseMemAvailable('MemTotal: 9 kB\nMemAvailable:   2048 kB\n')).toBe(2 * 1024 * 1024);
+  });
+
+  it.each([
+    ['fpu sse2', 'x86-64'],
+    ['cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3', 'x86-64-v2'],
+    ['cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave', 'x86-64-v3'],
+    ['avx avx2 bmi1 bmi2 f16c fma abm movbe xsave', 'x86-64'],
+  ])('about the CPU: %s is %s', (flags, level) => {
+    expect(cpuLevel(parseCpuFlags(`processor : 0\nflags\t\t: ${flags}\nbugs :\n`))).toBe(level);
+  });
+});
