@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type ChildProcess, spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import type { Socket } from 'node:net';
+import { FastFreezeError } from '../base/errors.js';
+import { type Clocks, readClockOffsets, readClocks } from '../linux/clocks.js';
+
+export interface LaunchOptions {
+  /** The program that becomes PID 1, with its arguments. */
+  readonly command: readonly string[];
+  /** False where the container is already private: the program runs in it as it is. */
+  readonly container: boolean;
+  /** True for root: no user namespace is needed, and CRIU continues the clocks itself. */
+  readonly privileged: boolean;
+  /** Clocks of the image to restore; the container's continue from there. */
+  readonly clocks: Clocks | undefined;
+  /** Held by everything we start, so that the job counts as running until the last of it has gone. */
+  readonly lockFd: number;
+}
+
+export interface Launched {
+  readonly child: ChildProcess;
+  /** Both ways, one JSON message a line. */
+  readonly channel: Socket;
+  /** Exit code of the container's PID 1; 128 + n when something killed it. */
+  readonly exited: Promise<number>;
+}
+
+/** Start the supervisor in a container of its own. The caller's process stays outside and talks over the channel. */
+export function launch(options: LaunchOptions): Launched {
+  const argv = options.container ? [...unshareArguments(options), '--', ...options.command] : options.command;
+  const [file, ...args] = argv;
+  const child = spawn(file ?? 'unshare', args, {
+    // The standard streams go straight to the supervisor; 3 is the channel, 4 keeps the job's lock.
+    stdio: ['inherit', 'inherit', 'inherit', 'pipe', options.lockFd],
+    // Away from the terminal's process group: unshare dies of signals that are meant for the application.
+    detached: true,
+    // libuv's pool: one thread waits in poll, the others compress.
+    env: { ...process.env, UV_THREADPOOL_SIZE: process.env['FF_THREADS'] ?? '5' },
+  });
+  const exited = new Promise<number>((resolve, reject) => {
+    child.once('error', (error) => reject(launchFailure(file ?? 'unshare', error)));
+    child.once('exit', (code, signal) => resolve(code ?? (signal === null ? 1 : 137)));
+  });
+  return { child, channel: child.stdio[3] as Socket, exited };
+}
+
+function unshareArguments(options: LaunchOptions): string[] {
+  return [
+    'unshare',
+    ...(options.privileged ? [] : ['--user', '--map-root-user']),
+    ...['--pid', '--fork', '--mount', '--mount-proc', '--kill-child'],
+    ...(options.privileged ? [] : timeArguments(options.clocks)),
+  ];
+}
+
+/** Offsets that let the container's clocks continue the image's. Whole seconds, rounded up: no clock may run back. */
+function timeArguments(clocks: Clocks | undefined): string[] {
+  if (clocks === undefined) return ['--time'];
+  const now = readClocks();
+  // The kernel counts offsets from the machine's own clocks, and we may be in a time namespace ourselves.
+  const ours = readClockOffsets();
+  const offset = (image: bigint, shown: bigint, own: bigint): string => ceilSeconds(image - (shown - own)).toString();
+  return [
+    '--time',
+    `--monotonic=${offset(clocks.monotonicNs, now.monotonicNs, ours.monotonicNs)}`,
+    `--boottime=${offset(clocks.boottimeNs, now.boottimeNs, ours.boottimeNs)}`,
+  ];
+}
+
+function ceilSeconds(ns: bigint): bigint {
+  const second = 1_000_000_000n;
+  const whole = ns / second;
+  return ns > 0n && ns % second !== 0n ? whole + 1n : whole;
+}
+
+function launchFailure(file: string, error: Error): FastFreezeError {
+  return new FastFreezeError({
+    code: 'host',
+    op: 'make a container with',
+    subject: file,
+    reason: error.message,
+    hint: 'install util-linux 2.38 or later',
+    cause: error,
+  });
+}
+
+/** Why `unshare` could not make a container, as far as this machine tells. */
+export function containerFailure(privileged: boolean): FastFreezeError {
+  const limits: readonly [string, string, string][] = [
+    ['user.max_user_namespaces', '0', 'sysctl -w user.max_user_namespaces=10000'],
+    ['kernel.unprivileged_userns_clone', '0', 'sysctl -w kernel.unprivileged_userns_clone=1'],
+    ['kernel.apparmor_restrict_unprivileged_userns', '1', 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'],
+  ];
+  const found = privileged ? undefined : limits.find(([name, bad]) => readSysctl(name) === bad);
+  const reason =
+    found === undefined
+      ? `this ${privileged ? 'container' : 'user'} may not make namespaces (unshare was refused)`
+      : `${found[0]} is ${found[1]}: normal users may not make user namespaces`;
+  return new FastFreezeError({
+    code: 'host',
+    op: 'make a container for the application',
+    reason,
+    hint:
+      found === undefined
+        ? 'in Docker add --privileged, or --security-opt seccomp=unconfined --cap-add CHECKPOINT_RESTORE with --no-container'
+        : `${found[2]} (as root)`,
+  });
+}
+
+function readSysctl(name: string): string | undefined {
+  try {
+    return readFileSync(`/proc/sys/${name.replaceAll('.', '/')}`, 'utf8').trim();
+  } catch {
+    // This kernel has no such switch.
+    return undefined;
+  }
+}

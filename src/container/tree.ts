@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync, readdirSync } from 'node:fs';
+
+/** One process of the application, as /proc shows it. */
+export interface TreeProcess {
+  readonly pid: number;
+  readonly ppid: number;
+  readonly pgid: number;
+  readonly sid: number;
+  readonly state: string;
+  readonly name: string;
+  readonly tids: readonly number[];
+  /** Field 52 of stat, as wait(2) encodes it; zero without the right to read it. */
+  readonly exitCode: number;
+}
+
+/** The tree below `rootPid`, root first. Processes that vanish while it is read are left out. */
+export function readTree(rootPid: number): TreeProcess[] {
+  const found: TreeProcess[] = [];
+  const queue = [rootPid];
+  for (let pid = queue.shift(); pid !== undefined; pid = queue.shift()) {
+    const one = readProcess(pid);
+    if (one === undefined) continue;
+    found.push(one);
+    for (const tid of one.tids) queue.push(...childrenOf(pid, tid));
+  }
+  return found;
+}
+
+/** Children of this process, whichever of its threads made them. */
+export function ownChildren(): number[] {
+  return listNumbers('/proc/self/task').flatMap((tid) => childrenOf(process.pid, tid));
+}
+
+export function readProcess(pid: number): TreeProcess | undefined {
+  const stat = readText(`/proc/${pid}/stat`);
+  if (stat === undefined) return undefined;
+  const nameEnd = stat.lastIndexOf(')');
+  const name = stat.slice(stat.indexOf('(') + 1, nameEnd);
+  const fields = stat
+    .slice(nameEnd + 2)
+    .trim()
+    .split(' ');
+  return {
+    pid,
+    name,
+    state: fields[0] ?? '?',
+    ppid: Number(fields[1]),
+    pgid: Number(fields[2]),
+    sid: Number(fields[3]),
+    exitCode: Number(fields[49] ?? 0),
+    tids: listNumbers(`/proc/${pid}/task`),
+  };
+}
+
+/** Resident memory in bytes, shared pages counted in each process. */
+export function residentBytes(pid: number): number {
+  const match = /^VmRSS:\s+(\d+) kB/m.exec(readText(`/proc/${pid}/status`) ?? '');
+  return match === null ? 0 : Number(match[1]) * 1024;
+}
+
+function childrenOf(pid: number, tid: number): number[] {
+  const text = readText(`/proc/${pid}/task/${tid}/children`) ?? '';
+  return text
+    .split(' ')
+    .filter((word) => word !== '')
+    .map(Number);
+}
+
+function listNumbers(path: string): number[] {
+  try {
+    return readdirSync(path).map(Number);
+  } catch {
+    // The process has gone.
+    return [];
+  }
+}
+
+function readText(path: string): string | undefined {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    // The process has gone.
+    return undefined;
+  }
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+import { describe, expect, jest, test } from '@jest/globals';
+import fc from 'fast-check';
+import {
+  APP_PID,
+  RESERVED_PIDS,
+  formatRanges,
+  lastPidBeforeRestore,
+  parseRanges,
+  readPidMax,
+} from '../../../src/container/pids.js';
+import { askScript, moduleUrl, ownPids } from '../linux/support.js';
+
+jest.setTimeout(30_000);
+
+const HEADROOM = 64;
+
+describe('lastPidBeforeRestore', () => {
+  const pidMaxes = fc.constantFrom(1200, 2000, 5000, 32768, 4194304);
+  /** Singles and runs, anywhere up to the wrap. */
+  const images = pidMaxes.chain((pidMax) =>
+    fc.record({
+      pidMax: fc.constant(pidMax),
+      taken: fc
+        .array(
+          fc.record({
+            start: fc.oneof(
+              fc.integer({ min: 1, max: pidMax - 1 }),
+              fc.integer({ min: pidMax - 200, max: pidMax - 1 }),
+            ),
+            length: fc.oneof(fc.constant(1), fc.integer({ min: 1, max: 300 })),
+          }),
+          { maxLength: 30 },
+        )
+        .map((runs) =>
+          runs.flatMap(({ start, length }) =>
+            Array.from({ length }, (_, i) => start + i).filter((pid) => pid < pidMax),
+          ),
+        ),
+    }),
+  );
+
+  test('is followed by 64 PIDs of which the image has none, without a wrap among them', () => {
+    fc.assert(
+      fc.property(images, ({ pidMax, taken }) => {
+        const used = new Set(taken);
+        let last: number;
+        try {
+          last = lastPidBeforeRestore(taken, pidMax);
+        } catch (error) {
+          // Only when there is no such place.
+          expect(error).toMatchObject({ code: 'host' });
+          let free = 0;
+          let widest = 0;
+          for (let pid = RESERVED_PIDS; pid < pidMax; pid++) {
+            free = used.has(pid) ? 0 : free + 1;
+            widest = Math.max(widest, free);
+          }
+          expect(widest).toBeLessThanOrEqual(HEADROOM);
+          return;
+        }
+        expect(last).toBeGreaterThanOrEqual(RESERVED_PIDS - 1);
+        const following = Array.from({ length: HEADROOM }, (_, i) => last + 1 + i);
+        expect(following.filter((pid) => used.has(pid) || pid >= pidMax)).toEqual([]);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('is the highest of the image where that leaves room, and never below the application', () => {
+    expect(lastPidBeforeRestore([], 32768)).toBe(APP_PID - 1);
+    expect(lastPidBeforeRestore([1, 17, 400], 32768)).toBe(APP_PID - 1);
+    expect(lastPidBeforeRestore([1000, 1001, 5001], 32768)).toBe(5001);
+    expect(lastPidBeforeRestore([1000, 32767 - HEADROOM], 32768)).toBe(32767 - HEADROOM);
+  });
+
+  test('is a gap below when the image reaches up to the wrap', () => {
+    expect(lastPidBeforeRestore([1000, 32767], 32768)).toBe(RESERVED_PIDS - 1);
+    const low = Array.from({ length: 700 }, (_, i) => 300 + i);
+    expect(lastPidBeforeRestore([...low, 1000, 1064, 1130, 32767], 32768)).toBe(1064);
+  });
+
+  test('says what to do when the image uses nearly all', () => {
+    const all = Array.from({ length: 1700 }, (_, i) => 300 + i);
+    expect(() => lastPidBeforeRestore(all, 2000)).toThrow(expect.objectContaining({ hint: 'raise kernel.pid_max' }));
+  });
+});
+
+describe('ranges', () => {
+  test('come back as they were, sorted and each once', () => {
+    fc.assert(
+      fc.property(fc.array(fc.nat({ max: 4_194_304 })), fc.array(fc.nat({ max: 50 })), (wide, dense) => {
+        const numbers = [...wide, ...dense];
+        const text = formatRanges(numbers);
+        expect(parseRanges(text)).toEqual([...new Set(numbers)].sort((a, b) => a - b));
+        // One part for each run, which is what keeps 500 threads short.
+        expect(text).toMatch(/^$|^\d+(-\d+)?(,\d+(-\d+)?)*$/);
+      }),
+    );
+    expect(formatRanges([3, 1, 2, 7, 9, 8, 8])).toBe('1-3,7-9');
+  });
+
+  test.each([
+    'x',
+    '1-',
+    '-1',
+    '1,,2',
+    '5-3',
+    '1 ,2',
+    '1.5',
+    ' ',
+    '12345678',
+    '1-2-3',
+    '2,1',
+    '1-3,3',
+    '4194305',
+    '0x10',
+    '1,',
+  ])('%j is none', (text) => {
+    expect(parseRanges(text)).toBeUndefined();
+  });
+
+  test('cannot be made to fill the memory, as a damaged image might', () => {
+    const many = Array.from({ length: 2000 }, () => '0-4194304').join(',');
+    const before = process.memoryUsage().rss;
+    expect(parseRanges(many)).toBeUndefined();
+    expect(process.memoryUsage().rss - before).toBeLessThan(500 << 20);
+  });
+});
+
+describe('PIDs of a namespace', () => {
+  test('go on after the one that was set', async () => {
+    const script = `
+      import { execFileSync } from 'node:child_process';
+      import { setLastPid } from '${moduleUrl('container/pids.js')}';
+      setLastPid(4999);
+      console.log(execFileSync('/bin/sh', ['-c', 'echo $$'], { encoding: 'utf8' }));`;
+    expect(await askScript(script, ownPids())).toBe(5000);
+    expect(readPidMax()).toBeGreaterThan(300);
+  });
+
+  test('that may not be set are reported with the way out', async () => {
+    const script = `
+      import { setLastPid } from '${moduleUrl('container/pids.js')}';
+      try { setLastPid(4999); } catch (error) { console.log(JSON.stringify([error.code, error.hint])); }`;
+    const prefix = ['unshare', '--user', '--mount', 'sh', '-c', 'exec "$@"', 'sh'];
+    expect(await askScript(script, prefix)).toEqual([
+      'host',
+      expect.stringContaining('CAP_CHECKPOINT_RESTORE') as unknown,
+    ]);
+  });
+});
