@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import type { StreamRecord } from '../container/stdio/record.js';
+import { formatRanges, parseRanges } from '../container/pids.js';
+import type { Clocks } from '../linux/clocks.js';
+
+/** What the manifest says of the application: all that a restore needs to know before CRIU runs. */
+export interface AppRecord {
+  readonly command: readonly string[];
+  readonly pid: number;
+  /** Every PID, TID, process group and session of the tree. */
+  readonly taken: readonly number[];
+  readonly processes: number;
+  readonly residentBytes: number;
+  /** Clocks at the freeze. */
+  readonly clocks: Clocks;
+  /** Whether CRIU had the machine's capabilities; an image of a user namespace has other identities in it. */
+  readonly privileged: boolean;
+  readonly streams: readonly StreamRecord[];
+  /** CPU affinity of threads that had one of their own, as lists of CPUs: CRIU does not bring it back. */
+  readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
+}
+
+export function appRecordToJson(record: AppRecord): unknown {
+  return {
+    ...record,
+    taken: formatRanges(record.taken),
+    clocks: { monotonicNs: String(record.clocks.monotonicNs), boottimeNs: String(record.clocks.boottimeNs) },
+  };
+}
+
+/** The record out of a manifest. It comes from storage, so every field is looked at. */
+export function parseAppRecord(json: unknown): AppRecord {
+  const record = object(json, 'app');
+  const clocks = object(record['clocks'], 'app.clocks');
+  const taken = parseRanges(text(record['taken'], 'app.taken'));
+  if (taken === undefined) throw damaged('app.taken');
+  return {
+    command: list(record['command'], 'app.command').map((word, i) => text(word, `app.command[${i}]`)),
+    pid: count(record['pid'], 'app.pid'),
+    taken,
+    processes: count(record['processes'], 'app.processes'),
+    residentBytes: count(record['residentBytes'], 'app.residentBytes'),
+    clocks: {
+      monotonicNs: nanoseconds(clocks['monotonicNs'], 'app.clocks.monotonicNs'),
+      boottimeNs: nanoseconds(clocks['boottimeNs'], 'app.clocks.boottimeNs'),
+    },
+    privileged: flag(record['privileged'], 'app.privileged'),
+    streams: list(record['streams'], 'app.streams').map((stream, i) => parseStream(stream, `app.streams[${i}]`)),
+    affinity: list(record['affinity'], 'app.affinity').map((one, i) => {
+      const entry = object(one, `app.affinity[${i}]`);
+      return { tid: count(entry['tid'], 'tid'), cpus: text(entry['cpus'], 'cpus') };
+    }),
+  };
+}
+
+function parseStream(json: unknown, where: string): StreamRecord {
+  const stream = object(json, where);
+  const kind = text(stream['kind'], `${where}.kind`);
+  const role = text(stream['role'], `${where}.role`);
+  const resource = text(stream['resource'], `${where}.resource`);
+  if (kind !== 'pipe' && kind !== 'terminal' && kind !== 'file') throw damaged(`${where}.kind`);
+  if (role !== 'stdin' && role !== 'stdout' && role !== 'stderr' && role !== 'terminal') throw damaged(`${where}.role`);
+  // The text becomes an argument of CRIU's.
+  if (!/^(pipe:\[\d+\]|tty\[[0-9a-f]+:[0-9a-f]+\]|)$/.test(resource)) throw damaged(`${where}.resource`);
+  const file = stream['file'] === undefined ? undefined : object(stream['file'], `${where}.file`);
+  return {
+    kind,
+    role,
+    resource,
+    fds: list(stream['fds'], `${where}.fds`).map((fd) => count(fd, `${where}.fds`)),
+    ended: flag(stream['ended'], `${where}.ended`),
+    pendingBytes: count(stream['pendingBytes'], `${where}.pendingBytes`),
+    ...(file === undefined
+      ? {}
+      : { file: { path: text(file['path'], 'path'), lengthBytes: count(file['lengthBytes'], 'lengthBytes') } }),
+  };
+}
+
+function object(value: unknown, where: string): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw damaged(where);
+  return value as Record<string, unknown>;
+}
+
+function list(value: unknown, where: string): unknown[] {
+  if (!Array.isArray(value)) throw damaged(where);
+  return value;
+}
+
+function text(value: unknown, where: string): string {
+  if (typeof value !== 'string') throw damaged(where);
+  return value;
+}
+
+function count(value: unknown, where: string): number {
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw damaged(where);
+  return value;
+}
+
+function flag(value: unknown, where: string): boolean {
+  if (typeof value !== 'boolean') throw damaged(where);
+  return value;
+}
+
+function nanoseconds(value: unknown, where: string): bigint {
+  const digits = text(value, where);
+  if (!/^\d{1,19}$/.test(digits)) throw damaged(where);
+  return BigInt(digits);
+}
+
+function damaged(where: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'image',
+    op: 'read the manifest',
+    subject: where,
+    reason: 'the field is missing or of the wrong form',
+    hint: 'start over with --no-restore, or restore an earlier generation',
+  });
+}

@@ -1,0 +1,368 @@
+// SPDX-License-Identifier: Apache-2.0
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { readAffinity } from '../container/affinity.js';
+import type { Children } from '../container/children.js';
+import type { AppStdio } from '../container/stdio/app-stdio.js';
+import { pendingName } from '../container/stdio/record.js';
+import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
+import { type Capture, startCapture } from '../criu/capture.js';
+import { type DumpProcess, startDump } from '../criu/dump.js';
+import { refuseInexactState } from '../criu/exactness.js';
+import { findCause } from '../criu/log-causes.js';
+import { commitManifest, listGenerations } from '../image/generations.js';
+import { newPrefix } from '../image/names.js';
+import { pruneGenerations, removeUncommitted } from '../image/prune.js';
+import { type ImageWriter, createImageWriter } from '../image/writer.js';
+import { readClocks } from '../linux/clocks.js';
+import type { Poller } from '../linux/poller.js';
+import { type Store, openStore } from '../store/store.js';
+import { type AppRecord, appRecordToJson } from './app-record.js';
+
+import type { CheckpointRequest, CheckpointResult, Progress, SupervisorConfig } from './config.js';
+import { manifestWriter } from './manifest-writer.js';
+import { spoolUrl } from './spool.js';
+
+/** What a checkpoint needs of the job. */
+export interface CheckpointJob {
+  readonly config: SupervisorConfig;
+  readonly command: readonly string[];
+  readonly appPid: number;
+  readonly stdio: AppStdio;
+  readonly poller: Poller;
+  readonly children: Children;
+  readonly log: Logger;
+  /** Told which objects are in the making, so that somebody can remove them if we die. */
+  readonly announcePrefix: (prefix: string | null, url: string) => void;
+  /** Told when a generation is durable in the spool and wants to be copied to where it belongs. */
+  readonly spooled: (generation: number, url: string) => void;
+  /** Told at the commit, before CRIU ends the application: its death by SIGKILL is then no accident. */
+  readonly onCommitted: (stopped: boolean) => void;
+  /** End whatever of the application still lives: its image is committed, and it must not run twice. */
+  readonly endApplication: () => void;
+}
+
+const CODECS = { low: 'none', medium: 'lz4', high: 'zstd' } as const;
+
+const PROGRESS_INTERVAL_MS = 200;
+/** A store or a CRIU from which nothing is heard for so long is given up. */
+const STALL_MS = 180_000;
+
+/**
+ * Freeze the application into a new generation. With `leaveRunning` it goes on as soon as its state is in our hands;
+ * otherwise it stays frozen until the image is durable, and is then ended. Whatever fails, it runs on as before, the
+ * objects written are removed, and the error says why.
+ */
+export async function checkpoint(
+  job: CheckpointJob,
+  request: CheckpointRequest,
+  progress: (p: Progress) => void,
+  signal: AbortSignal,
+): Promise<CheckpointResult> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await attemptCheckpoint(job, request, progress, signal);
+    } catch (error) {
+      // A child that was born at the wrong moment, a timer that has just fired: the next moment is another one.
+      const passing = error instanceof FastFreezeError && error.passing;
+      if (!passing || attempt === MAX_ATTEMPTS || signal.aborted) throw error;
+      job.log.debug(`${error.message}; trying again`);
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS * attempt));
+    }
+  }
+}
+
+const MAX_ATTEMPTS = 6;
+const RETRY_MS = 40;
+
+async function attemptCheckpoint(
+  job: CheckpointJob,
+  request: CheckpointRequest,
+  progress: (p: Progress) => void,
+  signal: AbortSignal,
+): Promise<CheckpointResult> {
+  const destination = request.imageUrl ?? job.config.imageUrl;
+  const spool = job.config.spoolDirectory;
+  const url = spool === undefined ? destination : spoolUrl(spool, destination);
+  const store = openStore(url);
+  await store.prepare();
+  const generation = (await newestGeneration([url, destination])) + 1;
+  const prefix = newPrefix();
+  job.announcePrefix(prefix, url);
+  // Short: it is part of the path of a socket, which has room for 107 bytes.
+  const directory = mkdtempSync(join(job.config.jobDirectory, 'd-'));
+  try {
+    const writer = await createImageWriter({
+      store,
+      prefix,
+      numShards: request.numShards ?? job.config.numShards,
+      codec: CODECS[request.cpuBudget ?? job.config.cpuBudget],
+    });
+    try {
+      const result = await dumpAndCommit({ job, request, store, writer, url, generation, directory, progress, signal });
+      if (spool === undefined) await pruneOld(job, store);
+      else job.spooled(generation, destination);
+      return { ...result, imageUrl: destination };
+    } catch (error) {
+      await writer.abort();
+      throw error;
+    }
+  } catch (error) {
+    await removeUncommitted(store, prefix).catch((cleanup: unknown) => {
+      job.log.debug(`objects of the failed checkpoint stay behind: ${asFastFreezeError(cleanup, 'clean up').message}`);
+    });
+    throw error;
+  } finally {
+    job.announcePrefix(null, url);
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function newestGeneration(urls: readonly string[]): Promise<number> {
+  const newest = await Promise.all(urls.map(async (url) => (await listGenerations(openStore(url))).at(-1) ?? 0));
+  return Math.max(...newest);
+}
+
+interface Attempt {
+  readonly job: CheckpointJob;
+  readonly request: CheckpointRequest;
+  readonly store: Store;
+  readonly writer: ImageWriter;
+  readonly url: string;
+  readonly generation: number;
+  readonly directory: string;
+  readonly progress: (p: Progress) => void;
+  readonly signal: AbortSignal;
+}
+
+async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
+  const { job, writer, signal, request } = attempt;
+  const startedMs = performance.now();
+  const capture = startCapture({ directory: attempt.directory, poller: job.poller, writer });
+  const dump = startDump({
+    setup: job.config.criu,
+    pid: job.appPid,
+    directory: attempt.directory,
+    externals: job.stdio.externals,
+    leaveRunning: request.leaveRunning,
+    poller: job.poller,
+    adopt: (child) => job.children.adopt(child),
+  });
+  const onAbort = (): void => capture.abort(calledOff());
+  signal.addEventListener('abort', onAbort);
+  const reporter = reportProgress(attempt, capture, startedMs);
+  let frozenAtMs = startedMs;
+  try {
+    refuseIfCalledOff(signal);
+    await unlessEnded(job, dump, capture.frozen);
+    frozenAtMs = performance.now();
+    const tree = readTree(job.appPid);
+    reporter.expect(tree);
+    refuseStrangers(job);
+    refuseInexactState(tree, job.config.criu.privileged);
+    const clocks = readClocks();
+    const snapshot = await job.stdio.snapshot();
+    await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached]));
+    const affinity = readAffinity(tree);
+    let frozenMs = performance.now() - frozenAtMs;
+    if (request.leaveRunning) {
+      await release(job, dump, 'commit');
+      job.stdio.thaw();
+    }
+    for (const [role, bytes] of snapshot.pending) await addFile(writer, pendingName(role), bytes);
+    const image = await writer.finish();
+    refuseIfCalledOff(signal);
+    const record: AppRecord = {
+      command: job.command,
+      pid: job.appPid,
+      taken: tree.flatMap((one) => [one.pid, one.pgid, one.sid, ...one.tids]).filter((pid) => pid > 0),
+      processes: tree.length,
+      residentBytes: reporter.expectedBytes(),
+      clocks,
+      privileged: job.config.criu.privileged,
+      streams: snapshot.records,
+      affinity,
+    };
+    await commit(attempt, image, record);
+    if (!request.leaveRunning) {
+      job.onCommitted(true);
+      frozenMs = performance.now() - frozenAtMs;
+      await release(job, dump, 'commit');
+      // CRIU has ended it, unless somebody ended CRIU.
+      job.endApplication();
+    }
+    return {
+      imageUrl: attempt.url,
+      generation: attempt.generation,
+      rawBytes: image.rawBytes,
+      storedBytes: image.storedBytes,
+      frozenMs: Math.round(frozenMs),
+      durableMs: Math.round(performance.now() - startedMs),
+      leftRunning: request.leaveRunning,
+    };
+  } catch (error) {
+    await letGo(job, capture, dump, error);
+    throw writer.error ?? error;
+  } finally {
+    reporter.stop();
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+/** CRIU dumps what descends from the application; a process that does not would silently be missing. */
+function refuseStrangers(job: CheckpointJob): void {
+  const [stranger] = job.children.strangers(job.appPid);
+  if (stranger === undefined) return;
+  throw new FastFreezeError({
+    code: 'unsupported',
+    op: 'freeze process',
+    subject: `${stranger.pid} (${stranger.name})`,
+    reason: "it is a daemon that no longer descends from the application's first process, and would be left out",
+    hint: 'let the application restart it, or keep it in the foreground',
+  });
+}
+
+/** Wait for a step of the dump; CRIU's end before it is CRIU's failure, and its log says why. */
+async function unlessEnded(job: CheckpointJob, dump: DumpProcess, step: Promise<unknown>): Promise<void> {
+  const ended = Symbol('ended');
+  const first = await Promise.race([step, dump.exited.then(() => ended)]);
+  if (first === ended) throw dumpFailure(job, dump, await dump.exited);
+}
+
+/** Make CRIU fail and resume the application, by closing its pipes; never by a signal, which could kill both. */
+async function letGo(job: CheckpointJob, capture: Capture, dump: DumpProcess, error: unknown): Promise<void> {
+  capture.abort(error instanceof Error ? error : new Error(String(error)));
+  dump.release('resume');
+  const slow = setTimeout(() => job.log.warn('CRIU has not let go of the application yet; waiting for it'), 10_000);
+  await dump.exited;
+  clearTimeout(slow);
+  job.stdio.thaw();
+}
+
+async function release(job: CheckpointJob, dump: DumpProcess, verdict: 'commit' | 'resume'): Promise<void> {
+  dump.release(verdict);
+  const code = await dump.exited;
+  if (code !== 0) job.log.warn(`CRIU ended with exit code ${code} after a complete dump`);
+}
+
+async function commit(
+  attempt: Attempt,
+  image: Awaited<ReturnType<ImageWriter['finish']>>,
+  record: AppRecord,
+): Promise<void> {
+  const manifest = manifestWriter(attempt.job.config).checkpoint(attempt.generation, image, appRecordToJson(record));
+  const outcome = await commitManifest(attempt.store, manifest);
+  if (outcome === 'created') return;
+  throw new FastFreezeError({
+    code: 'conflict',
+    op: 'commit generation',
+    subject: `${attempt.generation} of ${attempt.url}`,
+    reason: 'another machine has committed it: this job runs twice',
+    hint: 'stop one of the two',
+  });
+}
+
+async function addFile(writer: ImageWriter, name: string, bytes: Buffer): Promise<void> {
+  const file = writer.file(name);
+  for (let done = 0; done < bytes.length;) {
+    const region = file.reserve();
+    if (region === undefined) {
+      await writer.room();
+      if (writer.error !== undefined) throw writer.error;
+      continue;
+    }
+    const taken = bytes.copy(region, 0, done);
+    file.commit(taken);
+    done += taken;
+  }
+  file.end();
+}
+
+async function pruneOld(job: CheckpointJob, store: Store): Promise<void> {
+  try {
+    await pruneGenerations(store, job.config.keep);
+  } catch (error) {
+    // The new image is safe; old ones that stay cost room, nothing else.
+    job.log.warn(`old generations stay: ${asFastFreezeError(error, 'remove old generations').message}`);
+  }
+}
+
+function dumpFailure(job: CheckpointJob, dump: DumpProcess, code: number): FastFreezeError {
+  const cause = findCause(dump.logPath);
+  const kept = keepLog(job, dump.logPath);
+  return new FastFreezeError({
+    code: 'criu',
+    op: 'freeze the application',
+    reason: cause?.reason ?? `CRIU ended with exit code ${code} and no word why`,
+    hint: `${cause?.hint === undefined ? '' : `${cause.hint}; `}CRIU's log is ${kept ?? 'lost'}`,
+    passing: cause?.passing ?? false,
+  });
+}
+
+/** Keep CRIU's log where a user finds it after the working directory has gone. */
+export function keepLog(job: Pick<CheckpointJob, 'config' | 'log'>, logPath: string): string | undefined {
+  const stamp = new Date().toISOString().replace(/[-:]/g, '').slice(0, 15);
+  const kind = logPath.endsWith('restore.log') ? 'restore' : 'dump';
+  const kept = join(job.config.logDirectory, `criu-${kind}-${job.config.jobName.replaceAll('/', '_')}-${stamp}.log`);
+  try {
+    mkdirSync(job.config.logDirectory, { recursive: true, mode: 0o700 });
+    copyFileSync(logPath, kept);
+    return kept;
+  } catch (error) {
+    job.log.debug(`CRIU's log could not be kept: ${asFastFreezeError(error, 'keep the log').message}`);
+    return undefined;
+  }
+}
+
+function refuseIfCalledOff(signal: AbortSignal): void {
+  if (signal.aborted) throw calledOff();
+}
+
+function stalled(): FastFreezeError {
+  return new FastFreezeError({
+    code: 'store',
+    op: 'finish the checkpoint',
+    reason: `nothing has moved for ${STALL_MS / 1000} s`,
+    hint: 'the application runs on; see whether the storage hangs',
+  });
+}
+
+function calledOff(): FastFreezeError {
+  return new FastFreezeError({
+    code: 'aborted',
+    op: 'finish the checkpoint',
+    reason: 'whoever asked for it has gone',
+    hint: 'the application runs on; ask again',
+  });
+}
+
+interface Reporter {
+  expect(tree: readonly TreeProcess[]): void;
+  expectedBytes(): number;
+  stop(): void;
+}
+
+/** Tells how far it is, and calls the checkpoint off when nothing moves any more: a frozen job costs its user time. */
+function reportProgress(attempt: Attempt, capture: Capture, startedMs: number): Reporter {
+  let expected = 0;
+  let moved = '';
+  let movedAtMs = startedMs;
+  const timer = setInterval(() => {
+    const { rawBytes, storedBytes } = attempt.writer.stats;
+    const nowMs = performance.now();
+    const elapsedMs = Math.round(nowMs - startedMs);
+    const position = `${rawBytes} ${storedBytes} ${capture.files.size}`;
+    if (position !== moved) {
+      moved = position;
+      movedAtMs = nowMs;
+    } else if (nowMs - movedAtMs > STALL_MS) capture.abort(stalled());
+    attempt.progress({ phase: 'dump', doneBytes: rawBytes, storedBytes, totalBytes: expected, elapsedMs });
+  }, PROGRESS_INTERVAL_MS);
+  return {
+    expect: (tree) => (expected = tree.reduce((sum, one) => sum + residentBytes(one.pid), 0)),
+    expectedBytes: () => expected,
+    stop: () => clearInterval(timer),
+  };
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { CriuSetup } from '../criu/options.js';
+import type { ErrorRecord } from '../base/errors.js';
+import type { Verbosity } from '../base/log.js';
+
+export type CpuBudget = 'low' | 'medium' | 'high';
+
+/** What the user asked of a job; the same for whoever starts it and whoever runs it. */
+export interface JobOptions {
+  readonly jobName: string;
+  readonly imageUrl: string;
+  /** False when the URL is the default one: then a job that ends without a checkpoint leaves nothing behind. */
+  readonly imageUrlGiven: boolean;
+  /** Empty to restore only. */
+  readonly command: readonly string[];
+  readonly allowBadImageVersion: boolean;
+  readonly leaveStopped: boolean;
+  readonly checkpointEveryMs?: number;
+  readonly checkpointOnSignals: readonly number[];
+  /** Generations to keep after a checkpoint. */
+  readonly keep: number;
+  readonly numShards: number;
+  readonly cpuBudget: CpuBudget;
+  /** False to use the container that we are in. */
+  readonly container: boolean;
+  readonly onAppReady?: string;
+  readonly spoolDirectory?: string;
+  readonly verbosity: Verbosity;
+}
+
+/** Everything the supervisor is told, as one JSON message over the channel. */
+export interface SupervisorConfig extends JobOptions {
+  readonly jobDirectory: string;
+  readonly logDirectory: string;
+  /** Generation to restore, or undefined to start from scratch. */
+  readonly restoreGeneration?: number;
+  readonly criu: CriuSetup;
+  readonly criuVersion: string;
+  readonly outer: {
+    readonly terminal: readonly [boolean, boolean, boolean];
+    /** Base64 of the settings and window size of the terminal on stdin. */
+    readonly settings?: string;
+    readonly windowSize?: string;
+    readonly outputPath?: string;
+    readonly errorPath?: string;
+  };
+  readonly openFilesLimit?: number;
+  readonly ignoredSignals: readonly number[];
+  readonly startedAtMs: number;
+  /** The process that `run` is, to the outside. */
+  readonly launcherPid: number;
+  /** The caller's UV_THREADPOOL_SIZE, which we set for ourselves and the application must get back. */
+  readonly threadPoolSize?: string;
+}
+
+/** From the launcher to the supervisor. */
+export type LauncherMessage =
+  | { readonly type: 'config'; readonly config: SupervisorConfig }
+  | { readonly type: 'signal'; readonly signal: number }
+  | { readonly type: 'window-size'; readonly size: string };
+
+/** From the supervisor to the launcher. */
+export type SupervisorMessage =
+  | { readonly type: 'hello' }
+  | { readonly type: 'ready' }
+  /** Objects under this prefix are being written; null once they are committed or removed. */
+  | { readonly type: 'prefix'; readonly prefix: string | null; readonly url: string }
+  /** A generation is durable in the spool; what remains is to copy it. */
+  | { readonly type: 'spooled'; readonly generation: number; readonly url: string }
+  | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string }
+  | { readonly type: 'failed'; readonly exitCode: number; readonly error: ErrorRecord };
+
+/** What `checkpoint` may ask for; everything has a default in the job's configuration. */
+export interface CheckpointRequest {
+  readonly imageUrl?: string;
+  readonly leaveRunning: boolean;
+  readonly numShards?: number;
+  readonly cpuBudget?: CpuBudget;
+  /** Who asked, for the log. */
+  readonly source: string;
+}
+
+export interface CheckpointResult {
+  readonly imageUrl: string;
+  readonly generation: number;
+  readonly rawBytes: number;
+  readonly storedBytes: number;
+  readonly frozenMs: number;
+  readonly durableMs: number;
+  readonly leftRunning: boolean;
+}
+
+export interface Progress {
+  readonly phase: 'dump' | 'restore' | 'commit';
+  readonly doneBytes: number;
+  readonly storedBytes: number;
+  /** An estimate; 0 when unknown. */
+  readonly totalBytes: number;
+  readonly elapsedMs: number;
+}
+
+export interface JobStatus {
+  readonly name: string;
+  readonly state: 'starting' | 'running' | 'checkpointing' | 'restoring';
+  readonly imageUrl: string;
+  readonly command: readonly string[];
+  readonly startedAt: string;
+  readonly uptimeSeconds: number;
+  readonly restoredGeneration: number | null;
+  /** The process that `run` is: signal this one. */
+  readonly launcherPid: number;
+  readonly appPid: number;
+  readonly processes: readonly { readonly pid: number; readonly name: string; readonly residentBytes: number }[];
+  readonly residentBytes: number;
+  readonly lastCheckpoint: (CheckpointResult & { readonly at: string }) | null;
+  readonly lastFailure: string | null;
+}

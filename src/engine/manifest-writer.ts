@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync } from 'node:fs';
+import { hostname, release } from 'node:os';
+import { type Manifest, type SealedImage, buildManifest } from '../image/manifest.js';
+import { type ExitStatus, signalName } from '../linux/process.js';
+import type { SupervisorConfig } from './config.js';
+
+/** Builds manifests that say who wrote them. */
+export interface ManifestWriter {
+  checkpoint(generation: number, image: SealedImage, app: unknown): Manifest;
+  finished(generation: number, status: ExitStatus): Manifest;
+}
+
+export function manifestWriter(config: SupervisorConfig): ManifestWriter {
+  const common = {
+    createdAt: new Date().toISOString(),
+    writer: { version: toolVersion(), host: hostname(), kernel: release(), criu: config.criuVersion },
+  };
+  return {
+    checkpoint: (generation, image, app) => buildManifest({ ...common, generation, state: 'checkpoint', image, app }),
+    finished: (generation, status) =>
+      buildManifest({
+        ...common,
+        generation,
+        state: 'finished',
+        finished: { exitCode: status.code, signal: status.signal === null ? null : signalName(status.signal) },
+      }),
+  };
+}
+
+function toolVersion(): string {
+  const parsed: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
+  return typeof parsed === 'object' && parsed !== null && 'version' in parsed ? String(parsed.version) : 'unknown';
+}

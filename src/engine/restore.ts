@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdtempSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { restoreAffinity } from '../container/affinity.js';
+import type { App } from '../container/app.js';
+import type { Children } from '../container/children.js';
+import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.js';
+import { type AppStdio, type StdioOptions, restoredStdio } from '../container/stdio/app-stdio.js';
+import { type StreamRecord, pendingName } from '../container/stdio/record.js';
+import { findCause } from '../criu/log-causes.js';
+import { type RestoreProcess, startRestore } from '../criu/restore.js';
+import { type Serving, startServing } from '../criu/serve.js';
+import { readManifest } from '../image/generations.js';
+import { type ImageReader, openImage } from '../image/reader.js';
+import type { Poller } from '../linux/poller.js';
+import { openStore } from '../store/store.js';
+import { type AppRecord, parseAppRecord } from './app-record.js';
+import { keepLog } from './checkpoint.js';
+import type { Progress, SupervisorConfig } from './config.js';
+
+export interface RestoreJob {
+  readonly config: SupervisorConfig;
+  readonly stdioOptions: StdioOptions;
+  readonly poller: Poller;
+  readonly children: Children;
+  readonly log: Logger;
+}
+
+export interface Restored {
+  readonly app: App;
+  readonly stdio: AppStdio;
+  readonly record: AppRecord;
+  readonly rawBytes: number;
+}
+
+/** A pipe never holds more than this for us to carry (kernel maximum plus our own piece). */
+const MAX_PENDING_BYTES = 64 << 20;
+const PROGRESS_INTERVAL_MS = 200;
+/** A restore that does not move for so long is ended; nothing of the application has run. */
+const STALL_MS = 300_000;
+
+/**
+ * Bring the application back from a generation. Every byte is verified before CRIU sees it, and CRIU lets the
+ * application run only after all of it was read: when this throws, nothing of it has run.
+ */
+export async function restore(job: RestoreJob, generation: number, progress: (p: Progress) => void): Promise<Restored> {
+  const { config } = job;
+  const store = openStore(config.imageUrl);
+  const manifest = await readManifest(store, generation, { allowBadVersion: config.allowBadImageVersion });
+  const record = parseAppRecord(manifest.app);
+  if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
+  const image = await openImage({ store, manifest });
+  const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
+  let serving: Serving | undefined;
+  let criu: RestoreProcess | undefined;
+  const startedMs = performance.now();
+  const totalBytes = manifest.image?.rawBytes ?? 0;
+  let movedBytes = -1;
+  let movedAtMs = startedMs;
+  const timer = setInterval(() => {
+    const nowMs = performance.now();
+    const doneBytes = serving?.servedBytes() ?? 0;
+    progress({ phase: 'restore', doneBytes, storedBytes: 0, totalBytes, elapsedMs: Math.round(nowMs - startedMs) });
+    if (doneBytes !== movedBytes) {
+      movedBytes = doneBytes;
+      movedAtMs = nowMs;
+    } else if (nowMs - movedAtMs > STALL_MS) criu?.kill();
+  }, PROGRESS_INTERVAL_MS);
+  try {
+    const stdio = restoredStdio(job.stdioOptions, record.streams, await readPending(image, record));
+    setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
+    serving = startServing({ directory, poller: job.poller, image });
+    criu = startRestore({
+      setup: config.criu,
+      directory,
+      inherited: stdio.inherited,
+      leaveStopped: config.leaveStopped,
+      adopt: (child) => job.children.adopt(child),
+    });
+    const code = await Promise.race([criu.exited, serving.failed]);
+    if (code !== 0) {
+      // CRIU's own complaint may only echo that we closed a pipe on it over a bad chunk.
+      await Promise.race([serving.failed, new Promise((resolve) => setTimeout(resolve, 20))]);
+      throw restoreFailure(job, criu.logPath, code);
+    }
+    for (const { tid, cpus } of restoreAffinity(record.affinity)) {
+      job.log.warn(`thread ${tid} ran on CPUs ${cpus} only, which this machine does not have`);
+    }
+    stdio.releaseAppEnds();
+    const app: App = { pid: record.pid, exited: job.children.waitFor(record.pid) };
+    return { app, stdio, record, rawBytes: totalBytes };
+  } catch (error) {
+    criu?.kill();
+    throw error;
+  } finally {
+    clearInterval(timer);
+    serving?.close();
+    image.close();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+async function readPending(image: ImageReader, record: AppRecord): Promise<Map<StreamRecord['role'], Buffer>> {
+  const pending = new Map<StreamRecord['role'], Buffer>();
+  for (const stream of record.streams) {
+    if (stream.pendingBytes === 0) continue;
+    const bytes = await image.readAll(pendingName(stream.role), MAX_PENDING_BYTES);
+    if (bytes.length !== stream.pendingBytes) {
+      throw new FastFreezeError({
+        code: 'image',
+        op: 'read the pending bytes of',
+        subject: stream.role,
+        reason: `the image holds ${bytes.length} bytes where its manifest says ${stream.pendingBytes}`,
+      });
+    }
+    pending.set(stream.role, bytes);
+  }
+  return pending;
+}
+
+function restoreFailure(job: RestoreJob, logPath: string, code: number): FastFreezeError {
+  const cause = findCause(logPath);
+  const kept = keepLog(job, logPath);
+  return new FastFreezeError({
+    code: 'criu',
+    op: 'restore the application',
+    reason: cause?.reason ?? `CRIU ended with exit code ${code} and no word why`,
+    hint: `${cause?.hint ?? '--no-restore starts over'}; CRIU's log is ${kept ?? 'lost'}`,
+  });
+}
+
+function wrongIdentity(record: AppRecord): FastFreezeError {
+  return new FastFreezeError({
+    code: 'image',
+    op: 'restore the application',
+    reason: record.privileged
+      ? 'the image was made by root, and a normal user cannot restore its identities'
+      : 'the image was made by a normal user, in a user namespace',
+    hint: record.privileged ? 'run as root' : 'run as a normal user (setpriv, su or runuser)',
+  });
+}
+
+/** For callers that must tell a failed restore from everything else. */
+export function asRestoreError(error: unknown): FastFreezeError {
+  return asFastFreezeError(error, 'restore the application');
+}

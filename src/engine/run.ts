@@ -1,0 +1,346 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdirSync, readlinkSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { isatty } from 'node:tty';
+import { fileURLToPath } from 'node:url';
+import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
+import { type Logger, type Verbosity, createLogger } from '../base/log.js';
+import { type Launched, containerFailure, launch } from '../container/launch.js';
+import { findCriu } from '../criu/runtime/find.js';
+import { isPrivileged } from '../criu/runtime/privilege.js';
+import { listGenerations, readManifest } from '../image/generations.js';
+import { removeUncommitted } from '../image/prune.js';
+import type { Clocks } from '../linux/clocks.js';
+import { signalNumber } from '../linux/process.js';
+import {
+  isForegroundTerminal,
+  rawSettings,
+  readTerminalSettings,
+  readWindowSize,
+  writeTerminalSettings,
+} from '../linux/terminal.js';
+import { openStore } from '../store/store.js';
+import { parseAppRecord } from './app-record.js';
+import type { JobOptions, LauncherMessage, SupervisorConfig, SupervisorMessage } from './config.js';
+import { lineSplitter } from './control-protocol.js';
+import { emptySpool, emptySpoolInBackground } from './spool.js';
+import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.js';
+
+export interface RunOptions extends JobOptions {
+  readonly noRestore: boolean;
+  /** A generation other than the newest. */
+  readonly generation?: number;
+  readonly outputPath?: string;
+  readonly errorPath?: string;
+}
+
+/** How `run` ended: the process's exit code, and the error to print when it was ours. */
+export interface RunOutcome {
+  readonly exitCode: number;
+  readonly error?: FastFreezeError;
+}
+
+const EXIT_FAILED = 170;
+const EXIT_RESTORE_FAILED = 171;
+/** From the supervisor's last word to the end of its container. */
+const LEAVE_TIMEOUT_MS = 15_000;
+
+/** Signals that a scheduler, a shell or a user may send to the job. The rest stop or end a process by themselves. */
+const FORWARDED = [
+  ...['SIGHUP', 'SIGINT', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGTERM', 'SIGALRM', 'SIGVTALRM', 'SIGURG', 'SIGXCPU'],
+  ...['SIGWINCH', 'SIGIO', 'SIGPWR', 'SIGCONT'],
+] as const satisfies readonly NodeJS.Signals[];
+
+/** Start the job or continue it, stay its process to the end, and mirror how it ended. */
+export async function run(options: RunOptions): Promise<RunOutcome> {
+  const startedAtMs = Date.now();
+  const log = createLogger({ command: 'run', verbosity: options.verbosity, startedAtMs });
+  log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
+  // A URL that nothing can be kept under is a mistake on the command line, not a failed restore.
+  openStore(options.imageUrl);
+  if (!options.container) refuseBareMachine();
+  const job = claimJob(options.jobName);
+  try {
+    let plan: Plan;
+    try {
+      plan = await planStart(options, log);
+    } catch (error) {
+      return { exitCode: EXIT_RESTORE_FAILED, error: asFastFreezeError(error, 'fetch the image manifest') };
+    }
+    if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
+    return await runSupervised(options, job, plan, log, startedAtMs);
+  } finally {
+    releaseJob(job);
+  }
+}
+
+interface Plan {
+  readonly generation?: number;
+  readonly clocks?: Clocks;
+}
+
+/** Restore or start anew? The manifest decides; only what is known to be sound is restored. */
+async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
+  if (options.noRestore) {
+    log.info('Starting from scratch, as --no-restore asks');
+    return {};
+  }
+  if (options.spoolDirectory !== undefined) {
+    // What an earlier run left in the spool is newer than what the URL holds.
+    const { spoolDirectory: directory, imageUrl: url, keep } = options;
+    await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
+  }
+  log.info(`Fetching image manifest for ${options.imageUrl}`);
+  const store = openStore(options.imageUrl);
+  const generation = options.generation ?? (await listGenerations(store)).at(-1);
+  if (generation === undefined) {
+    log.info('Image manifest not found, running application from scratch');
+    return {};
+  }
+  const manifest = await readManifest(store, generation, { allowBadVersion: options.allowBadImageVersion });
+  if (manifest.state === 'finished') {
+    const code = manifest.finished?.exitCode ?? null;
+    log.info(
+      `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}; starting anew`,
+    );
+    return {};
+  }
+  const record = parseAppRecord(manifest.app);
+  const given = options.command.join('\0');
+  if (given !== '' && given !== record.command.join('\0')) {
+    log.warn(
+      `the image is of another command, which is what continues: ${record.command.join(' ')} (given: ${options.command.join(' ')})`,
+    );
+  }
+  log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
+  return { generation, clocks: record.clocks };
+}
+
+async function runSupervised(
+  options: RunOptions,
+  job: JobDirectory,
+  plan: Plan,
+  log: Logger,
+  startedAtMs: number,
+): Promise<RunOutcome> {
+  const privileged = isPrivileged();
+  const criu = await findCriu({ env: process.env, privileged });
+  if (criu.warning !== undefined) log.warn(criu.warning);
+  const terminal = openTerminal(options.verbosity);
+  const config: SupervisorConfig = {
+    ...options,
+    jobDirectory: job.path,
+    logDirectory: logDirectory(),
+    ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
+    criu: {
+      command: criu.command,
+      privileged,
+      verbosity: options.verbosity,
+      extraOptions: (process.env['CRIU_OPTS'] ?? '').split(/\s+/).filter((word) => word !== ''),
+    },
+    criuVersion: criu.version,
+    outer: {
+      ...terminal.outer,
+      ...(options.outputPath === undefined ? {} : { outputPath: options.outputPath }),
+      ...(options.errorPath === undefined ? {} : { errorPath: options.errorPath }),
+    },
+    ...openFilesLimit(),
+    ignoredSignals: ignoredSignals(),
+    startedAtMs,
+    launcherPid: process.pid,
+    ...(process.env['UV_THREADPOOL_SIZE'] === undefined ? {} : { threadPoolSize: process.env['UV_THREADPOOL_SIZE'] }),
+  };
+  try {
+    return await supervise(config, plan, job, log);
+  } finally {
+    terminal.restore();
+  }
+}
+
+async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory, log: Logger): Promise<RunOutcome> {
+  const launched = launch({
+    command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
+    container: config.container,
+    privileged: config.criu.privileged,
+    clocks: plan.clocks,
+    lockFd: job.lockFd,
+  });
+  const conversation = converse(launched, config);
+  const stopForwarding = forwardSignals(conversation.send, config);
+  try {
+    const exitCode = await launched.exited;
+    const { last, heard, prefix } = conversation.state();
+    if (last?.type === 'ended') return { exitCode: last.exitCode };
+    if (last?.type === 'failed') return { exitCode: last.exitCode, error: fromErrorRecord(last.error) };
+    if (!heard) return { exitCode: EXIT_FAILED, error: containerFailure(config.criu.privileged) };
+    if (prefix !== undefined) await removeLeftovers(prefix, log);
+    return { exitCode: EXIT_FAILED, error: supervisorLost(exitCode) };
+  } finally {
+    stopForwarding();
+    launched.channel.destroy();
+  }
+}
+
+/** Flags that keep the supervisor's memory small; its heap holds tables, never image bytes. */
+const SUPERVISOR_FLAGS = ['--max-semi-space-size=1', '--v8-pool-size=1', '--no-warnings'];
+
+interface Conversation {
+  readonly send: (message: LauncherMessage) => void;
+  state(): { last: SupervisorMessage | undefined; heard: boolean; prefix: { prefix: string; url: string } | undefined };
+}
+
+function converse(launched: Launched, config: SupervisorConfig): Conversation {
+  const { channel } = launched;
+  let heard = false;
+  let last: SupervisorMessage | undefined;
+  let prefix: { prefix: string; url: string } | undefined;
+  const waiting: LauncherMessage[] = [];
+  const write = (message: LauncherMessage): void => void channel.write(`${JSON.stringify(message)}\n`);
+  channel.setEncoding('utf8');
+  channel.on('error', () => undefined);
+  channel.on(
+    'data',
+    lineSplitter((line) => {
+      const message = JSON.parse(line) as SupervisorMessage;
+      if (message.type === 'hello') {
+        heard = true;
+        write({ type: 'config', config });
+        for (const early of waiting.splice(0)) write(early);
+      } else if (message.type === 'spooled') {
+        emptySpoolOf(config, message.url);
+      } else if (message.type === 'prefix') {
+        prefix = message.prefix === null ? undefined : { prefix: message.prefix, url: message.url };
+      } else if (message.type === 'ended' || message.type === 'failed') {
+        last = message;
+        // It has said its last word; a container that does not end is ended.
+        setTimeout(() => launched.child.kill('SIGKILL'), LEAVE_TIMEOUT_MS).unref();
+      }
+    }) as (piece: string | Buffer) => void,
+  );
+  return {
+    send: (message) => {
+      if (heard) write(message);
+      else waiting.push(message);
+    },
+    state: () => ({ last, heard, prefix }),
+  };
+}
+
+/** Only here, outside the container, can a process outlive the job. */
+function emptySpoolOf(config: SupervisorConfig, url: string): void {
+  if (config.spoolDirectory === undefined) return;
+  mkdirSync(config.logDirectory, { recursive: true, mode: 0o700 });
+  emptySpoolInBackground(
+    { directory: config.spoolDirectory, url, keep: config.keep },
+    join(config.logDirectory, 'spool.log'),
+  );
+}
+
+function forwardSignals(send: (message: LauncherMessage) => void, config: SupervisorConfig): () => void {
+  const handlers = FORWARDED.map((name) => {
+    const number = signalNumber(name) ?? 0;
+    const handler = (): void => {
+      if (config.ignoredSignals.includes(number)) return;
+      if (name === 'SIGWINCH' && config.outer.terminal[0]) {
+        send({ type: 'window-size', size: readWindowSize(0).toString('base64') });
+      } else {
+        send({ type: 'signal', signal: number });
+      }
+    };
+    process.on(name, handler);
+    return [name, handler] as const;
+  });
+  return () => {
+    for (const [name, handler] of handlers) process.off(name, handler);
+  };
+}
+
+interface OuterTerminal {
+  readonly outer: SupervisorConfig['outer'];
+  /** Put the terminal back as it was found. */
+  restore(): void;
+}
+
+function openTerminal(verbosity: Verbosity): OuterTerminal {
+  const usable = isatty(0) && isForegroundTerminal(0);
+  if (!usable) return { outer: { terminal: [false, false, false] }, restore: () => undefined };
+  const settings = readTerminalSettings(0);
+  const windowSize = readWindowSize(0);
+  writeTerminalSettings(0, rawSettings(settings));
+  let restored = false;
+  const restore = (): void => {
+    if (restored) return;
+    restored = true;
+    try {
+      writeTerminalSettings(0, settings);
+    } catch (error) {
+      // The terminal has gone (a closed window): there is nothing to put back.
+      createLogger({ command: 'run', verbosity }).debug(toErrorRecord(error).message);
+    }
+  };
+  process.once('exit', restore);
+  return {
+    outer: {
+      terminal: [true, isatty(1), isatty(2)],
+      settings: settings.toString('base64'),
+      windowSize: windowSize.toString('base64'),
+    },
+    restore,
+  };
+}
+
+/** The soft limit that our caller had; bin/fastfreeze reads it before Node raises its own. */
+function openFilesLimit(): { openFilesLimit?: number } {
+  const limit = Number(process.env['FF_NOFILE']);
+  return Number.isSafeInteger(limit) && limit > 0 ? { openFilesLimit: limit } : {};
+}
+
+/** Signals that our caller ignores (nohup), from the mask that bin/fastfreeze read before Node reset it. */
+function ignoredSignals(): number[] {
+  const text = process.env['FF_SIGIGN'] ?? '';
+  if (!/^[0-9a-f]{1,16}$/i.test(text)) return [];
+  const mask = BigInt(`0x${text}`);
+  return Array.from({ length: 64 }, (_, i) => i + 1).filter((number) => (mask >> BigInt(number - 1)) & 1n);
+}
+
+async function removeLeftovers(prefix: { prefix: string; url: string }, log: Logger): Promise<void> {
+  try {
+    await removeUncommitted(openStore(prefix.url), prefix.prefix);
+  } catch (error) {
+    log.warn(`objects of the interrupted checkpoint stay: ${asFastFreezeError(error, 'remove them').message}`);
+  }
+}
+
+/** Without a container of our own, one must be there: PIDs are chosen, and the machine's are not ours to choose. */
+function refuseBareMachine(): void {
+  if (readlinkSync('/proc/self/ns/pid') !== MACHINE_PID_NAMESPACE) return;
+  throw new FastFreezeError({
+    code: 'host',
+    op: 'run without a container',
+    reason: "these are the machine's own PIDs, and a restore would take those that others have",
+    hint: 'leave out --no-container',
+  });
+}
+
+/** The first PID namespace has a number that the kernel never gives to another (PROC_PID_INIT_INO). */
+const MACHINE_PID_NAMESPACE = 'pid:[4026531836]';
+
+function nothingToRun(url: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'usage',
+    op: 'run',
+    subject: url,
+    reason: 'there is no image to restore, and no command to start',
+    hint: 'give the command after --',
+  });
+}
+
+function supervisorLost(exitCode: number): FastFreezeError {
+  return new FastFreezeError({
+    code: 'app',
+    op: 'go on with the application',
+    reason: `its supervisor was killed from outside (exit code ${exitCode}), and the application ended with it`,
+    hint: 'the same command continues from the last checkpoint',
+  });
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { closeSync, mkdirSync, openSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { FastFreezeError } from '../base/errors.js';
+import { copyGeneration } from '../image/copy.js';
+import { listGenerations, readManifest } from '../image/generations.js';
+import { manifestName } from '../image/names.js';
+import { pruneGenerations } from '../image/prune.js';
+import { tryLock } from '../linux/flock.js';
+import { openStore } from '../store/store.js';
+
+/** Where images on their way to `url` wait: a folder of the spool for each destination. */
+export function spoolUrl(directory: string, url: string): string {
+  const mark = createHash('sha256').update(url).digest('hex').slice(0, 16);
+  return `file:${encodeURI(join(directory, `fastfreeze-${mark}`))}`;
+}
+
+export interface SpoolJob {
+  readonly directory: string;
+  readonly url: string;
+  readonly keep: number;
+  readonly log: (message: string) => void;
+}
+
+/** How long `run` waits for an upload that another process has under way. */
+const LOCK_TIMEOUT_MS = 3_600_000;
+const LOCK_RETRY_MS = 200;
+
+/** Bring everything that waits for `url` there, the oldest first, and clear it from the spool. */
+export async function emptySpool(job: SpoolJob): Promise<void> {
+  const from = openStore(spoolUrl(job.directory, job.url));
+  if ((await listGenerations(from)).length === 0) return;
+  mkdirSync(job.directory, { recursive: true, mode: 0o700 });
+  const lockFd = await waitForLock(`${decodeURI(from.url.slice('file:'.length))}.lock`);
+  try {
+    const to = openStore(job.url);
+    for (const generation of await listGenerations(from)) {
+      job.log(`Bringing generation ${generation} from the spool to ${job.url}`);
+      const manifest = await readManifest(from, generation);
+      if ((await copyGeneration(from, to, manifest)) === 'exists') {
+        job.log(`Generation ${generation} is there already; the one in the spool is dropped`);
+      }
+      await from.remove(manifestName(generation));
+      for (const object of [
+        ...(manifest.image?.shards ?? []),
+        ...(manifest.image === undefined ? [] : [manifest.image.index]),
+      ]) {
+        await from.remove(object.name);
+      }
+    }
+    await pruneGenerations(to, job.keep);
+  } finally {
+    closeSync(lockFd);
+  }
+}
+
+/** Empty the spool in a process that outlives us: the job's machine may have seconds left, the copy needs minutes. */
+export function emptySpoolInBackground(job: Omit<SpoolJob, 'log'>, logPath: string): void {
+  const output = openSync(logPath, 'a', 0o600);
+  const child = spawn(
+    process.execPath,
+    ['--no-warnings', fileURLToPath(new URL('./spool-main.js', import.meta.url)), JSON.stringify(job)],
+    { detached: true, stdio: ['ignore', output, output] },
+  );
+  child.once('error', () => undefined);
+  child.unref();
+  closeSync(output);
+}
+
+async function waitForLock(path: string): Promise<number> {
+  const deadlineMs = Date.now() + LOCK_TIMEOUT_MS;
+  for (;;) {
+    const fd = tryLock(path);
+    if (fd !== undefined) return fd;
+    if (Date.now() > deadlineMs) {
+      throw new FastFreezeError({
+        code: 'conflict',
+        op: 'empty the spool',
+        subject: path,
+        reason: 'another process has been copying for over an hour',
+        hint: 'see whether it hangs',
+      });
+    }
+    await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+  }
+}

@@ -1,0 +1,477 @@
+// SPDX-License-Identifier: Apache-2.0
+import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
+import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
+import { type Logger, createLogger } from '../base/log.js';
+import { type App, startApp } from '../container/app.js';
+import { type Children, createChildren } from '../container/children.js';
+import { privateTerminals } from '../container/mounts.js';
+import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
+import { readTree, residentBytes } from '../container/tree.js';
+import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
+import { type Poller, createPoller } from '../linux/poller.js';
+import { interruptByte, writeTerminalSettings } from '../linux/terminal.js';
+import { checkpoint } from './checkpoint.js';
+import type {
+  CheckpointRequest,
+  CheckpointResult,
+  JobStatus,
+  Progress,
+  SupervisorConfig,
+  SupervisorMessage,
+} from './config.js';
+import { type ControlServer, serveControl } from './control-server.js';
+import { recordFinished } from './finished.js';
+import { createProgressLine } from './progress-line.js';
+import { restore } from './restore.js';
+
+/** The supervisor as its entry sees it. */
+export interface Supervisor {
+  signal(signal: number): void;
+  setWindowSize(size: Buffer): void;
+  launcherGone(): void;
+  /** Let go of the thread that waits for descriptors: the process cannot end before it. */
+  close(): void;
+}
+
+export interface SupervisorOptions {
+  readonly config: SupervisorConfig;
+  readonly send: (message: SupervisorMessage) => void;
+  /** Tell the launcher and exit. */
+  readonly leave: (exitCode: number, message: SupervisorMessage) => void;
+}
+
+const EXIT_CHECKPOINTED = 137;
+const EXIT_FAILED = 170;
+const EXIT_RESTORE_FAILED = 171;
+const START_TIMEOUT_MS = 30_000;
+const SIGKILL = 9;
+/** Before the application is ready these end the run: INT, TERM and HUP. */
+const ENDING_SIGNALS: readonly number[] = [2, 15, 1];
+const SIGWINCH = 28;
+/** Output of an ended application may take as long as its reader needs; this only bounds a reader that has hung. */
+const FINAL_FLUSH_MS = 24 * 3600 * 1000;
+
+/** The job's life inside its container: start or restore, checkpoint on demand, end with the application. */
+export function startSupervisor(options: SupervisorOptions): Supervisor {
+  const { config, send, leave } = options;
+  const log = createLogger({
+    command: 'run',
+    verbosity: config.verbosity,
+    startedAtMs: config.startedAtMs,
+    ...(config.outer.terminal[0] ? { write: writeForRawTerminal } : {}),
+  });
+  const poller = createPoller();
+  const children = createChildren();
+  const job = new Job(config, log, poller, children, options);
+  if (!config.container) becomeSubreaper();
+  job.live().catch((error: unknown) => {
+    const exitCode = job.phase === 'restoring' ? EXIT_RESTORE_FAILED : EXIT_FAILED;
+    const known = asFastFreezeError(
+      error,
+      job.phase === 'restoring' ? 'restore the application' : 'run the application',
+    );
+    job.killTree();
+    leave(exitCode, { type: 'failed', exitCode, error: toErrorRecord(known) });
+  });
+  return {
+    signal: (signal) => job.signal(signal),
+    setWindowSize: (size) => job.stdio?.setWindowSize(size),
+    launcherGone: () => job.launcherGone(send),
+    close: () => poller.close(),
+  };
+}
+
+class Job {
+  phase: 'starting' | 'restoring' | 'running' = 'starting';
+  stdio: AppStdio | undefined;
+  private app: App | undefined;
+  private command: readonly string[];
+  private control: ControlServer | undefined;
+  private current: Promise<CheckpointResult> | undefined;
+  private currentAbort: AbortController | undefined;
+  private lastCheckpoint: JobStatus['lastCheckpoint'] = null;
+  private lastFailure: string | null = null;
+  private stoppedByCheckpoint = false;
+  private readonly earlySignals: number[] = [];
+  private readonly startedAt = new Date();
+
+  constructor(
+    private readonly config: SupervisorConfig,
+    private readonly log: Logger,
+    private readonly poller: Poller,
+    private readonly children: Children,
+    private readonly options: SupervisorOptions,
+  ) {
+    this.command = config.command;
+  }
+
+  async live(): Promise<void> {
+    const { config, log } = this;
+    if (config.container) privateTerminals();
+    this.control = await serveControl(config.jobDirectory, {
+      checkpoint: (request, progress, signal) => this.checkpoint(request, progress, signal),
+      idle: () => this.idle(),
+      status: () => this.status(),
+    });
+    if (config.restoreGeneration === undefined) await this.startFromScratch();
+    else await this.restoreFrom(config.restoreGeneration);
+    this.phase = 'running';
+    this.options.send({ type: 'ready' });
+    this.hook();
+    for (const signal of this.earlySignals) this.signal(signal);
+    const timer =
+      config.checkpointEveryMs === undefined
+        ? undefined
+        : setInterval(() => this.checkpointOnTimer(), config.checkpointEveryMs);
+    const status = await this.appEnded();
+    clearInterval(timer);
+    this.control.close();
+    await this.end(status);
+    log.trace('supervisor leaves');
+  }
+
+  /** Pass a signal to the application, or take it as the wish for a checkpoint. */
+  signal(signal: number): void {
+    if (this.app === undefined || this.phase !== 'running') {
+      if (ENDING_SIGNALS.includes(signal)) this.endBeforeReady(signal);
+      else this.earlySignals.push(signal);
+      return;
+    }
+    if (this.config.checkpointOnSignals.includes(signal)) {
+      this.checkpointOnSignal(signal);
+      return;
+    }
+    // A terminal of the application's own tells it about its size by itself.
+    if (signal === SIGWINCH && this.config.outer.terminal[0]) return;
+    try {
+      process.kill(this.app.pid, signal);
+    } catch {
+      this.log.debug(`${signalName(signal)} came after the application had ended`);
+    }
+  }
+
+  private endBeforeReady(signal: number): void {
+    const error = new FastFreezeError({
+      code: 'aborted',
+      op: 'get the application ready',
+      reason: `${signalName(signal)} came first`,
+      hint: 'the same command starts or continues it',
+    });
+    this.killTree();
+    this.options.leave(EXIT_FAILED, { type: 'failed', exitCode: EXIT_FAILED, error: toErrorRecord(error) });
+  }
+
+  launcherGone(send: (message: SupervisorMessage) => void): void {
+    this.log.debug('the launcher has gone');
+    if (this.config.outer.settings !== undefined) {
+      try {
+        writeTerminalSettings(0, Buffer.from(this.config.outer.settings, 'base64'));
+      } catch {
+        this.log.debug('the terminal has gone as well');
+      }
+    }
+    // A checkpoint under way is called off first, so that its objects are removed.
+    this.currentAbort?.abort();
+    const over = (): void => {
+      this.killTree();
+      // What the launcher would have cleared away.
+      rmSync(this.config.jobDirectory, { recursive: true, force: true });
+      send({ type: 'ended', exitCode: EXIT_FAILED, reason: 'the launcher was killed' });
+      this.poller.close();
+      process.exit(EXIT_FAILED);
+    };
+    setTimeout(over, 20_000).unref();
+    (this.current ?? Promise.resolve()).then(over, over);
+  }
+
+  /** End what is left of the application. In a container of our own PID 1's end does the same. */
+  killTree(): void {
+    if (this.app === undefined && this.phase !== 'restoring') return;
+    const root = this.app?.pid ?? 1000;
+    for (const one of readTree(root)) {
+      try {
+        process.kill(one.pid, SIGKILL);
+      } catch {
+        this.log.trace(`process ${one.pid} had ended already`);
+      }
+    }
+  }
+
+  private async startFromScratch(): Promise<void> {
+    this.stdio = scratchStdio(this.stdioOptions());
+    this.app = await startApp({
+      plan: {
+        command: this.config.command,
+        ignoredSignals: this.config.ignoredSignals,
+        setEnv: this.appEnvironment(),
+        unsetEnv: [
+          ...(this.config.threadPoolSize === undefined ? ['UV_THREADPOOL_SIZE'] : []),
+          'FF_NOFILE',
+          'FF_SIGIGN',
+        ],
+        ...(this.config.openFilesLimit === undefined ? {} : { openFilesLimit: this.config.openFilesLimit }),
+      },
+      streams: this.stdio.start,
+      children: this.children,
+      timeoutMs: START_TIMEOUT_MS,
+    });
+    this.stdio.releaseAppEnds();
+    this.log.info('Application is ready, started from scratch');
+  }
+
+  private async restoreFrom(generation: number): Promise<void> {
+    this.phase = 'restoring';
+    const startedMs = performance.now();
+    const line = createProgressLine();
+    const restored = await restore(
+      {
+        config: this.config,
+        stdioOptions: this.stdioOptions(),
+        poller: this.poller,
+        children: this.children,
+        log: this.log,
+      },
+      generation,
+      line.show,
+    ).finally(() => line.clear());
+    this.app = restored.app;
+    this.stdio = restored.stdio;
+    this.command = restored.record.command;
+    // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
+    const size = this.config.outer.windowSize;
+    if (size !== undefined) this.stdio.setWindowSize(Buffer.from(size, 'base64'));
+    for (const one of this.children.strangers(restored.app.pid)) {
+      this.log.warn(
+        `process ${one.pid} (${one.name}) came back outside the application's tree: it runs on, but the next checkpoint will be refused`,
+      );
+    }
+    const seconds = (performance.now() - startedMs) / 1000;
+    const mib = restored.rawBytes / 1048576;
+    this.log.info(
+      `Uncompressed image size is ${mib.toFixed(1)} MiB, rate: ${(mib / Math.max(seconds, 0.001)).toFixed(0)} MiB/s`,
+    );
+    this.log.info(`Application is ready, restore took ${seconds.toFixed(1)}s`);
+  }
+
+  private appEnvironment(): Record<string, string> {
+    const set: Record<string, string> = { FASTFREEZE: '1' };
+    if (this.config.threadPoolSize !== undefined) set['UV_THREADPOOL_SIZE'] = this.config.threadPoolSize;
+    const unlessGiven = (name: string, value: string): void => {
+      if (process.env[name] === undefined) set[name] = value;
+    };
+    unlessGiven('UV_USE_IO_URING', '0');
+    if (!this.config.criu.privileged) {
+      // The application sees itself as root of its user namespace; these programs would act on it.
+      unlessGiven('TAR_OPTIONS', '--no-same-owner');
+      unlessGiven('OMPI_ALLOW_RUN_AS_ROOT', '1');
+      unlessGiven('OMPI_ALLOW_RUN_AS_ROOT_CONFIRM', '1');
+    }
+    return set;
+  }
+
+  private stdioOptions(): StdioOptions {
+    const { outer } = this.config;
+    const settings = outer.settings === undefined ? undefined : Buffer.from(outer.settings, 'base64');
+    const interrupt = settings === undefined ? 0 : interruptByte(settings);
+    const sigint = 2;
+    const onInterrupt = interrupt !== 0 && this.config.checkpointOnSignals.includes(sigint);
+    return {
+      poller: this.poller,
+      outer: {
+        terminal: outer.terminal,
+        ...(settings === undefined ? {} : { settings }),
+        ...(outer.windowSize === undefined ? {} : { windowSize: Buffer.from(outer.windowSize, 'base64') }),
+        ...(outer.outputPath === undefined ? {} : { outputPath: outer.outputPath }),
+        ...(outer.errorPath === undefined ? {} : { errorPath: outer.errorPath }),
+      },
+      ...(onInterrupt ? { inputFilter: (piece) => this.withoutInterrupt(piece, interrupt) } : {}),
+    };
+  }
+
+  /** The key that would raise SIGINT asks for a checkpoint instead; the application never sees it. */
+  private withoutInterrupt(piece: Buffer, interrupt: number): Buffer {
+    if (!piece.includes(interrupt)) return piece;
+    this.checkpointOnSignal(2);
+    return Buffer.from(piece.filter((byte) => byte !== interrupt));
+  }
+
+  private hook(): void {
+    if (this.config.onAppReady === undefined) return;
+    const child = spawn('/bin/sh', ['-c', this.config.onAppReady], { stdio: ['ignore', 2, 2], detached: true });
+    this.children.adopt(child);
+    child.once('error', (error) => this.log.warn(`--on-app-ready could not start: ${error.message}`));
+    child.once('exit', (code) => {
+      if (code !== 0) this.log.warn(`--on-app-ready ended with exit code ${code ?? 'of a signal'}`);
+    });
+  }
+
+  private checkpointOnSignal(signal: number): void {
+    if (this.current !== undefined) {
+      this.log.info('A checkpoint is under way; please wait');
+      return;
+    }
+    this.log.info(`${signalName(signal)}: freezing the application`);
+    this.checkpointAlone({ leaveRunning: false, source: signalName(signal) });
+  }
+
+  private checkpointOnTimer(): void {
+    if (this.current !== undefined) return;
+    this.checkpointAlone({ leaveRunning: true, source: 'timer' });
+  }
+
+  /** A checkpoint that no client waits for: its outcome goes to the log. */
+  private checkpointAlone(request: CheckpointRequest): void {
+    const line = createProgressLine();
+    this.checkpoint(request, line.show, new AbortController().signal)
+      .finally(() => line.clear())
+      .catch((error: unknown) => {
+        const known = asFastFreezeError(error, 'checkpoint');
+        this.log.error(`${known.message}. The application runs on.`);
+        if (known.hint !== undefined) this.log.info(`Try: ${known.hint}`);
+      });
+  }
+
+  private async checkpoint(
+    request: CheckpointRequest,
+    progress: (p: Progress) => void,
+    signal: AbortSignal,
+  ): Promise<CheckpointResult> {
+    const { app, stdio } = this;
+    if (app === undefined || stdio === undefined || this.phase !== 'running') {
+      throw new FastFreezeError({
+        code: 'conflict',
+        op: 'checkpoint the application',
+        reason: `it is ${this.phase}`,
+        hint: 'fastfreeze wait returns when it runs',
+      });
+    }
+    await this.turn(signal);
+    const abort = new AbortController();
+    const onGone = (): void => abort.abort();
+    signal.addEventListener('abort', onGone);
+    this.currentAbort = abort;
+    this.log.info(`Checkpointing application to ${request.imageUrl ?? this.config.imageUrl} (${request.source})`);
+    this.current = checkpoint(
+      {
+        config: this.config,
+        command: this.command,
+        appPid: app.pid,
+        stdio,
+        poller: this.poller,
+        children: this.children,
+        log: this.log,
+        announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
+        spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),
+        endApplication: () => this.killTree(),
+        onCommitted: (stopped) => (this.stoppedByCheckpoint = stopped),
+      },
+      request,
+      progress,
+      abort.signal,
+    );
+    try {
+      const result = await this.current;
+      this.lastCheckpoint = { ...result, at: new Date().toISOString() };
+      const ratio = result.storedBytes === 0 ? 1 : result.rawBytes / result.storedBytes;
+      this.log.info(
+        `Checkpoint ${result.generation} complete: ${(result.rawBytes / 1048576).toFixed(1)} MiB, ratio ${ratio.toFixed(1)}, ` +
+          `frozen ${(result.frozenMs / 1000).toFixed(3)}s, durable after ${(result.durableMs / 1000).toFixed(3)}s`,
+      );
+      return result;
+    } catch (error) {
+      this.lastFailure = asFastFreezeError(error, 'checkpoint').message;
+      throw error;
+    } finally {
+      this.current = undefined;
+      this.currentAbort = undefined;
+      signal.removeEventListener('abort', onGone);
+    }
+  }
+
+  /** One checkpoint at a time: wait for the one under way, which a timer may have begun. */
+  private async turn(signal: AbortSignal): Promise<void> {
+    while (this.current !== undefined) await this.current.catch(() => undefined);
+    if (!this.stoppedByCheckpoint && !signal.aborted) return;
+    throw new FastFreezeError({
+      code: 'conflict',
+      op: 'checkpoint the application',
+      reason: this.stoppedByCheckpoint ? 'another checkpoint has stopped it' : 'whoever asked for it has gone',
+      hint: 'fastfreeze status shows what runs',
+    });
+  }
+
+  private async idle(): Promise<void> {
+    while (this.phase !== 'running' || this.current !== undefined) {
+      await Promise.race([
+        this.current?.catch(() => undefined) ?? Promise.resolve(),
+        new Promise((resolve) => setTimeout(resolve, 50)),
+      ]);
+    }
+  }
+
+  private async appEnded(): Promise<ExitStatus> {
+    if (this.app === undefined) throw new FastFreezeError({ code: 'internal', op: 'wait', reason: 'no application' });
+    const status = await this.app.exited;
+    // A checkpoint that ends the application still has its last words to say, and to prune.
+    await this.current?.catch(() => undefined);
+    return status;
+  }
+
+  private async end(status: ExitStatus): Promise<void> {
+    const { log } = this;
+    if (this.stoppedByCheckpoint) {
+      this.stdio?.abandon();
+      this.killTree();
+      log.info(
+        `Exiting with exit_code=${EXIT_CHECKPOINTED}: the application was checkpointed; the same command continues it`,
+      );
+      this.options.leave(EXIT_CHECKPOINTED, { type: 'ended', exitCode: EXIT_CHECKPOINTED, reason: 'checkpointed' });
+      return;
+    }
+    await this.stdio?.finish(FINAL_FLUSH_MS);
+    const exitCode = shellCode(status);
+    const reason =
+      status.signal === null
+        ? `Application exited with exit_code=${exitCode}`
+        : `Application caught fatal signal ${signalName(status.signal)}`;
+    try {
+      await recordFinished(this.config, status);
+    } catch (error) {
+      log.warn(
+        `the record that the job has finished could not be written: ${asFastFreezeError(error, 'write').message}`,
+      );
+    }
+    if (exitCode !== 0) log.info(`Exiting with exit_code=${exitCode}: ${reason}`);
+    this.options.leave(exitCode, { type: 'ended', exitCode, reason });
+  }
+
+  private status(): JobStatus {
+    const tree = this.app === undefined ? [] : readTree(this.app.pid);
+    const processes = tree.map(({ pid, name }) => ({ pid, name, residentBytes: residentBytes(pid) }));
+    return {
+      name: this.config.jobName,
+      state: this.phase === 'running' ? (this.current === undefined ? 'running' : 'checkpointing') : this.phase,
+      imageUrl: this.config.imageUrl,
+      command: this.command,
+      startedAt: this.startedAt.toISOString(),
+      uptimeSeconds: Math.round((Date.now() - this.startedAt.getTime()) / 1000),
+      restoredGeneration: this.config.restoreGeneration ?? null,
+      launcherPid: this.config.launcherPid,
+      appPid: this.app?.pid ?? 0,
+      processes,
+      residentBytes: processes.reduce((sum, one) => sum + one.residentBytes, 0),
+      lastCheckpoint: this.lastCheckpoint,
+      lastFailure: this.lastFailure,
+    };
+  }
+}
+
+/** In raw mode a line feed does not return the carriage. */
+function writeForRawTerminal(line: string): void {
+  try {
+    process.stderr.write(line.replaceAll('\n', '\r\n'));
+  } catch {
+    return; // The terminal has gone; there is nobody to tell.
+  }
+}
