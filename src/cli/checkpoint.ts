@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+import { requestCheckpoint } from '../engine/control-client.js';
+import { createProgressLine } from '../engine/progress-line.js';
+import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption } from './arguments.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+import { jobNameFrom } from './job-name.js';
+
+const OPTIONS = {
+  'image-url': { type: 'string', short: 'i' },
+  'leave-running': { type: 'boolean' },
+  'num-shards': { type: 'string' },
+  'cpu-budget': { type: 'string' },
+  container: { type: 'string', short: 'n' },
+  json: { type: 'boolean' },
+  verbose: { type: 'boolean', short: 'v', multiple: true },
+} as const;
+
+export const checkpointCommand: Command = {
+  name: 'checkpoint',
+  summary: 'Freeze the running application into its image',
+  help: `Usage: fastfreeze checkpoint [OPTIONS] [NAME]
+
+Freezes the application of the running job into its image. It is stopped once
+the image is durable, unless --leave-running. If anything fails the application
+runs on and the previous image stays. Ending this command before the commit
+(Ctrl-C) calls the checkpoint off.
+
+Options:
+      --leave-running        let the application run on
+  -i, --image-url URL        another place than the one given to run
+      --num-shards N         objects written in parallel [as run]
+      --cpu-budget B         low (no compression), medium (lz4), high (zstd) [as run]
+  -n, --container NAME       the job, when several run
+      --json                 print the result as JSON on standard output
+  -v, --verbose              say more
+
+Exit status:
+    0  the checkpoint is durable
+  170  it failed; the application runs on
+    2  the command line is wrong
+`,
+  async run(args) {
+    const parsed = parseOptions(args, OPTIONS, false);
+    const url = textOption(parsed, 'image-url');
+    const budget = cpuBudgetOption(parsed);
+    const line = createProgressLine();
+    const result = await requestCheckpoint(
+      jobNameFrom(parsed),
+      {
+        leaveRunning: flagOption(parsed, 'leave-running'),
+        source: 'checkpoint command',
+        ...(url === undefined ? {} : { imageUrl: url }),
+        ...(textOption(parsed, 'num-shards') === undefined
+          ? {}
+          : { numShards: countOption(parsed, 'num-shards', 4, 1) }),
+        ...(budget === undefined ? {} : { cpuBudget: budget }),
+      },
+      line.show,
+    ).finally(() => line.clear());
+    if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify(result)}\n`);
+    else {
+      const mib = (result.rawBytes / 1048576).toFixed(1);
+      const stored = (result.storedBytes / 1048576).toFixed(1);
+      process.stderr.write(
+        `Checkpoint to ${result.imageUrl} complete: generation ${result.generation}, ${mib} MiB (${stored} MiB stored), ` +
+          `frozen ${(result.frozenMs / 1000).toFixed(3)} s, durable after ${(result.durableMs / 1000).toFixed(3)} s\n`,
+      );
+    }
+    return EXIT.ok;
+  },
+};

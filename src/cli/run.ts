@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
+import { basename, resolve } from 'node:path';
+import { FastFreezeError } from '../base/errors.js';
+import { type RunOptions, run } from '../engine/run.js';
+import { signalNumber } from '../linux/process.js';
+import {
+  type ParsedArguments,
+  countOption,
+  cpuBudgetOption,
+  durationOption,
+  flagOption,
+  parseOptions,
+  textOption,
+  verbosityOption,
+  wrongValue,
+} from './arguments.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+
+const OPTIONS = {
+  'image-url': { type: 'string', short: 'i' },
+  'image-base': { type: 'string' },
+  'job-id': { type: 'string' },
+  'no-restore': { type: 'boolean' },
+  generation: { type: 'string' },
+  'allow-bad-image-version': { type: 'boolean' },
+  'leave-stopped': { type: 'boolean' },
+  'checkpoint-every': { type: 'string' },
+  'checkpoint-on': { type: 'string', multiple: true },
+  keep: { type: 'string' },
+  'num-shards': { type: 'string' },
+  'cpu-budget': { type: 'string' },
+  container: { type: 'string', short: 'n' },
+  'no-container': { type: 'boolean' },
+  'on-app-ready': { type: 'string' },
+  spool: { type: 'string' },
+  output: { type: 'string', short: 'o' },
+  error: { type: 'string', short: 'e' },
+  verbose: { type: 'boolean', short: 'v', multiple: true },
+} as const;
+
+export const runCommand: Command = {
+  name: 'run',
+  summary: 'Run an application; continue it when a checkpoint of it exists',
+  help: `Usage: fastfreeze run [OPTIONS] [--] COMMAND [ARGS...]
+
+Runs COMMAND. If the image URL holds a checkpoint, the application continues from
+it instead; the command line can therefore be repeated until the job is done.
+Without COMMAND, an image is restored or nothing runs.
+
+Where the image is:
+  -i, --image-url URL        file:/path (default: file:$HOME/.fastfreeze/NAME)
+      --image-base URL       with --job-id ID: the image URL is URL/ID
+      --job-id ID
+      --no-restore           start from scratch, whatever the URL holds
+      --generation N         restore this generation, not the newest
+      --allow-bad-image-version
+                             try an image of another format version
+      --keep N               generations to keep after a checkpoint [2]
+
+Checkpoints:
+      --checkpoint-every D   leave-running checkpoint every 90s, 5m, 1h30m...
+      --spool DIR            make images durable in DIR first; the application is
+                             let go then, and the copy to the URL goes on by itself
+      --checkpoint-on SIGS   signals (SIGINT,SIGTERM) that freeze the application
+                             and exit, instead of reaching it; on a terminal
+                             Ctrl-C counts as SIGINT
+      --num-shards N         objects written in parallel [4]
+      --cpu-budget B         low (no compression), medium (lz4), high (zstd) [medium]
+
+The application:
+  -n, --container NAME       the job's name; needed when several run
+      --no-container         use the container we are in
+      --on-app-ready CMD     shell command to run once the application runs
+  -o, --output FILE          its standard output, exact to the byte over restores
+  -e, --error FILE           its standard error, likewise
+      --leave-stopped        leave it stopped after a restore, for a debugger
+  -v, --verbose              say more; repeat for everything
+
+Environment:
+  FF_CRIU                    the CRIU to use
+  CRIU_OPTS                  further options for CRIU
+  FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
+
+Exit status:
+  the application's own; 128+n when signal n ended it
+  137  the application was stopped by a checkpoint; run the same command again
+  170  something failed before the application was ready
+  171  the image could not be fetched or restored; nothing runs
+    2  the command line is wrong
+`,
+  async run(args) {
+    const parsed = parseOptions(args, OPTIONS, true);
+    const outcome = await run(toRunOptions(parsed));
+    if (outcome.error !== undefined) {
+      process.stderr.write(`Error: ${outcome.error.message}\n`);
+      const hint =
+        outcome.error.hint ?? (outcome.exitCode === EXIT.restoreFailed ? '--no-restore starts over' : undefined);
+      if (hint !== undefined) process.stderr.write(`Try: ${hint}\n`);
+      if (outcome.exitCode === EXIT.restoreFailed && !(hint ?? '').includes('--no-restore')) {
+        process.stderr.write('Nothing was started. --no-restore starts the application from scratch.\n');
+      }
+    }
+    return outcome.exitCode;
+  },
+};
+
+function toRunOptions(parsed: ParsedArguments): RunOptions {
+  const command = parsed.rest;
+  if (command[0] === '') throw wrongCommand();
+  const { url, given } = imageUrl(parsed, command);
+  const optional = <K extends string, V>(key: K, value: V | undefined): Partial<Record<K, V>> =>
+    value === undefined ? {} : ({ [key]: value } as Record<K, V>);
+  const generation =
+    textOption(parsed, 'generation') === undefined ? undefined : countOption(parsed, 'generation', 1, 1);
+  return {
+    jobName: jobName(parsed, url),
+    imageUrl: url,
+    imageUrlGiven: given,
+    command,
+    noRestore: flagOption(parsed, 'no-restore'),
+    ...optional('generation', generation),
+    allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
+    leaveStopped: flagOption(parsed, 'leave-stopped'),
+    ...optional('checkpointEveryMs', durationOption(parsed, 'checkpoint-every')),
+    checkpointOnSignals: signalsOption(parsed),
+    keep: countOption(parsed, 'keep', 2, 1),
+    numShards: countOption(parsed, 'num-shards', 4, 1),
+    cpuBudget: cpuBudgetOption(parsed) ?? 'medium',
+    container: !flagOption(parsed, 'no-container'),
+    ...optional('onAppReady', textOption(parsed, 'on-app-ready')),
+    ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
+    ...optional('outputPath', absolute(textOption(parsed, 'output'))),
+    ...optional('errorPath', absolute(textOption(parsed, 'error'))),
+    verbosity: verbosityOption(parsed),
+  };
+}
+
+function imageUrl(parsed: ParsedArguments, command: readonly string[]): { url: string; given: boolean } {
+  const url = textOption(parsed, 'image-url');
+  const base = textOption(parsed, 'image-base');
+  const id = textOption(parsed, 'job-id');
+  if (url !== undefined) {
+    if (base !== undefined || id !== undefined) {
+      throw wrongValue('image-url', url, 'give either --image-url, or --image-base with --job-id');
+    }
+    return { url, given: true };
+  }
+  if (base !== undefined || id !== undefined) {
+    if (base === undefined || id === undefined || id === '') {
+      throw wrongValue('job-id', id ?? '', '--image-base and --job-id go together');
+    }
+    if (id.includes('/') || id === '.' || id === '..')
+      throw wrongValue('job-id', id, 'a job ID is one name, without /');
+    return { url: `${base.replace(/\/+$/, '')}/${encodeURIComponent(id)}`, given: true };
+  }
+  return { url: defaultUrl(command), given: false };
+}
+
+/** `file:$HOME/.fastfreeze/NAME`, with a mark of the whole command line when it has arguments. */
+function defaultUrl(command: readonly string[]): string {
+  const home = process.env['HOME'] ?? '';
+  const [program] = command;
+  if (program === undefined) {
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'run',
+      reason: 'there is neither a command to start nor an image URL to restore from',
+      hint: 'fastfreeze run --image-url URL -- COMMAND',
+    });
+  }
+  if (home === '') {
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'choose an image URL',
+      reason: 'HOME is not set, and no --image-url is given',
+      hint: 'give --image-url',
+    });
+  }
+  const mark = createHash('sha256').update(command.join('\0')).digest('hex').slice(0, 4);
+  const name = command.length > 1 ? `${basename(program)}-${mark}` : basename(program);
+  return `file:${encodeURI(resolve(home, '.fastfreeze', name))}`;
+}
+
+function jobName(parsed: ParsedArguments, url: string): string {
+  const given = textOption(parsed, 'container');
+  const name = given ?? decodeSegment(url.replace(/\/+$/, '').split('/').at(-1) ?? '');
+  if (name === '' || name.length > 100 || name.includes('/') || name.includes('\0')) {
+    throw wrongValue('container', name, 'a name of 1 to 100 characters without / is needed');
+  }
+  return name;
+}
+
+function decodeSegment(segment: string): string {
+  try {
+    return decodeURIComponent(segment);
+  } catch {
+    // Not percent-encoded after all.
+    return segment;
+  }
+}
+
+function signalsOption(parsed: ParsedArguments): number[] {
+  const given = parsed.values['checkpoint-on'];
+  const words = (Array.isArray(given) ? given : []).flatMap((one) => String(one).split(','));
+  return words
+    .filter((word) => word !== '')
+    .map((word) => {
+      const number = signalNumber(word.toUpperCase());
+      if (number === undefined || word.toUpperCase().endsWith('KILL') || word.toUpperCase().endsWith('STOP')) {
+        throw wrongValue('checkpoint-on', word, 'expected names of signals that can be caught, such as SIGINT,SIGTERM');
+      }
+      return number;
+    });
+}
+
+function absolute(path: string | undefined): string | undefined {
+  return path === undefined ? undefined : resolve(path);
+}
+
+function wrongCommand(): FastFreezeError {
+  return new FastFreezeError({
+    code: 'usage',
+    op: 'run',
+    reason: 'the command is an empty word',
+    hint: 'fastfreeze run -- COMMAND',
+  });
+}

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { JobStatus } from '../engine/config.js';
+import { readStatus } from '../engine/control-client.js';
+import { runningJobs } from '../engine/state.js';
+import { flagOption, parseOptions } from './arguments.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+import { jobNameFrom } from './job-name.js';
+
+const OPTIONS = {
+  json: { type: 'boolean' },
+  container: { type: 'string', short: 'n' },
+  verbose: { type: 'boolean', short: 'v', multiple: true },
+} as const;
+
+export const statusCommand: Command = {
+  name: 'status',
+  summary: 'Show what runs, since when, its memory and last checkpoint',
+  help: `Usage: fastfreeze status [OPTIONS] [NAME]
+
+Shows the running jobs of this user, or the one named.
+
+Options:
+      --json                 print { "jobs": [...] } as docs/json.md describes
+  -n, --container NAME       the job
+  -v, --verbose              say more
+
+Exit status:
+    0  shown (also when no job runs and none was named)
+  170  the named job does not run
+    2  the command line is wrong
+`,
+  async run(args) {
+    const parsed = parseOptions(args, OPTIONS, false);
+    const name = jobNameFrom(parsed);
+    const jobs: JobStatus[] = [];
+    for (const one of name === undefined ? runningJobs() : [name]) jobs.push(await readStatus(one));
+    if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify({ jobs }, null, 2)}\n`);
+    else if (jobs.length === 0) process.stdout.write('No job is running.\n');
+    else process.stdout.write(jobs.map(describe).join('\n'));
+    return EXIT.ok;
+  },
+};
+
+function describe(job: JobStatus): string {
+  const mib = (bytes: number): string => `${(bytes / 1048576).toFixed(1)} MiB`;
+  const origin = job.restoredGeneration === null ? 'started from scratch' : `restored from ${job.restoredGeneration}`;
+  const last = job.lastCheckpoint;
+  return [
+    `${job.name}: ${job.state} since ${job.startedAt} (${job.uptimeSeconds} s), ${origin}`,
+    `  command     ${job.command.join(' ')}`,
+    `  image       ${job.imageUrl}`,
+    `  processes   ${job.processes.length}, ${mib(job.residentBytes)} resident`,
+    ...job.processes.map(
+      (one) => `    ${String(one.pid).padStart(7)}  ${mib(one.residentBytes).padStart(12)}  ${one.name}`,
+    ),
+    last === null
+      ? '  checkpoint  none yet'
+      : `  checkpoint  generation ${last.generation} at ${last.at}, ${mib(last.rawBytes)} (${mib(last.storedBytes)} stored), frozen ${last.frozenMs} ms`,
+    ...(job.lastFailure === null ? [] : [`  last failure ${job.lastFailure}`]),
+    '',
+  ].join('\n');
+}

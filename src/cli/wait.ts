@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+import { waitIdle } from '../engine/control-client.js';
+import { durationOption, parseOptions } from './arguments.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+import { jobNameFrom } from './job-name.js';
+
+const OPTIONS = {
+  timeout: { type: 'string', short: 't' },
+  container: { type: 'string', short: 'n' },
+  verbose: { type: 'boolean', short: 'v', multiple: true },
+} as const;
+
+export const waitCommand: Command = {
+  name: 'wait',
+  summary: 'Wait for a checkpoint or restore to finish',
+  help: `Usage: fastfreeze wait [OPTIONS] [NAME]
+
+Returns when the job neither checkpoints nor restores.
+
+Options:
+  -t, --timeout SECONDS      fail after so long; decimals and 5m, 1h are allowed
+  -n, --container NAME       the job, when several run
+  -v, --verbose              say more
+
+Exit status:
+    0  the application runs
+  170  no such job, or not done in time
+    2  the command line is wrong
+`,
+  async run(args) {
+    const parsed = parseOptions(args, OPTIONS, false);
+    await waitIdle(jobNameFrom(parsed), durationOption(parsed, 'timeout'));
+    return EXIT.ok;
+  },
+};
