@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// On a terminal: the application has one of its own, Ctrl-C reaches it, and ours is put back on every way out.
+import { writeFileSync } from 'node:fs';
+import { describe, expect, test } from '@jest/globals';
+import { withBed, type Bed, type Identity } from '../support/bed.js';
+import { signalPid } from '../support/processes.js';
+import { fixture, PYTHON } from '../support/stage.js';
+import { Terminal, type TerminalEnd } from '../support/terminal.js';
+import { sleep } from '../support/until.js';
+
+const run = (bed: Bed, mode: string, ...options: string[]): string[] => [
+  'run',
+  '--image-url',
+  `file:${bed.path('image')}`,
+  ...options,
+  '--',
+  PYTHON,
+  fixture('terminal.py'),
+  mode,
+];
+
+function expectPutBack(end: TerminalEnd): void {
+  expect(end.after).toEqual(end.before);
+}
+
+for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) {
+  describe(`as ${identity}`, () => {
+    test('keys, Ctrl-C and window sizes reach the application; its exit code comes back and the terminal is put back', async () => {
+      await withBed(identity, async (bed) => {
+        const terminal = new Terminal(bed, await bed.place(), run(bed, 'raw'), 33, 111);
+        await terminal.shows(/ready 33 111/);
+        terminal.type('a');
+        await terminal.shows(/key 61/);
+        terminal.type('\x03');
+        await terminal.shows(/got INT/);
+        terminal.resize(44, 122);
+        await terminal.shows(/size 44 122/);
+        terminal.type('q');
+        const end = await terminal.ends();
+        expect(end.code).toBe(3);
+        expectPutBack(end);
+        expect(terminal.screen).not.toMatch(/VIOLATION/);
+      });
+    }, 90_000);
+
+    for (const mode of ['raw', 'cooked']) {
+      test(`frozen on one terminal, thawed on others of another size (${mode})`, async () => {
+        await withBed(identity, async (bed) => {
+          const end = mode === 'cooked' ? 'q\n' : 'q';
+          for (let generation = 0; generation <= 3; generation += 1) {
+            const place = await bed.place({ clockOffsetS: generation * 100 });
+            const terminal = new Terminal(bed, place, run(bed, mode), 30 + generation, 100 + generation);
+            await terminal.shows(generation === 0 ? /ready 30 100/ : /restore took/);
+            terminal.type(mode === 'cooked' ? 'b\n' : 'b');
+            await terminal.shows(/key 62/);
+            terminal.type('\x03');
+            await terminal.shows(/got INT/);
+            // It learns of the new terminal's size, as it would of a change of the old one's.
+            if (generation > 0) await terminal.shows(new RegExp(`size ${30 + generation} ${100 + generation}`));
+            if (generation < 3) {
+              expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+              const stopped = await terminal.ends();
+              expect(stopped.code).toBe(137);
+              expectPutBack(stopped);
+            } else {
+              terminal.type(end);
+              const last = await terminal.ends();
+              expect(last.code).toBe(3);
+              expectPutBack(last);
+            }
+            expect(terminal.screen).not.toMatch(/VIOLATION|Traceback/);
+          }
+        });
+      }, 120_000);
+    }
+
+    test('with --checkpoint-on SIGINT, Ctrl-C freezes and ends; a second one does no harm', async () => {
+      await withBed(identity, async (bed) => {
+        const first = new Terminal(bed, await bed.place(), run(bed, 'cooked', '--checkpoint-on', 'SIGINT'));
+        await first.shows(/ready/);
+        first.type('\x03');
+        await sleep(60);
+        first.type('\x03');
+        const stopped = await first.ends();
+        expect(stopped.code).toBe(137);
+        expectPutBack(stopped);
+        expect(first.screen).not.toMatch(/got INT/);
+        const second = new Terminal(bed, await bed.place(), run(bed, 'cooked'));
+        await second.shows(/restore took/);
+        second.type('q\n');
+        expect(await second.ends()).toMatchObject({ code: 3 });
+      });
+    }, 90_000);
+
+    test('the terminal is put back when the application dies, fails to start, or we are told to end', async () => {
+      await withBed(identity, async (bed) => {
+        const image = ['run', '--image-url', `file:${bed.path('image')}`, '--no-restore', '--'];
+        const dies = new Terminal(bed, await bed.place(), [...image, 'sh', '-c', 'stty raw -echo; kill -SEGV $$']);
+        const died = await dies.ends();
+        expect(died.code).toBe(139);
+        expectPutBack(died);
+        const absent = new Terminal(bed, await bed.place(), [...image, '/nonexistent']);
+        const failed = await absent.ends();
+        expect(failed.code).toBe(170);
+        expectPutBack(failed);
+        const told = new Terminal(bed, await bed.place(), [
+          ...image,
+          'sh',
+          '-c',
+          'stty raw -echo; echo up; exec sleep 100',
+        ]);
+        await told.shows(/up/);
+        signalPid(await told.pid(), 'SIGTERM');
+        const ended = await told.ends();
+        expect(ended.code).toBe(143);
+        expectPutBack(ended);
+      });
+    }, 90_000);
+
+    test('a terminal that goes away hangs the application up', async () => {
+      await withBed(identity, async (bed) => {
+        const terminal = new Terminal(bed, await bed.place(), [
+          'run',
+          '--image-url',
+          `file:${bed.path('image')}`,
+          '--',
+          'sh',
+          '-c',
+          'echo up; exec sleep 1000',
+        ]);
+        await terminal.shows(/up/);
+        terminal.hangUp();
+        const end = await terminal.ends(30_000);
+        expect(end.code).not.toBe(0);
+      });
+    }, 90_000);
+
+    test('an interactive shell with job control works', async () => {
+      await withBed(identity, async (bed) => {
+        const terminal = new Terminal(
+          bed,
+          await bed.place(),
+          ['run', '--image-url', `file:${bed.path('image')}`, '--', 'bash', '--norc', '-i'],
+          24,
+          80,
+          { PS1: 'prompt> ' },
+        );
+        await terminal.shows(/prompt> /);
+        terminal.type('sleep 100\n');
+        await sleep(400);
+        terminal.type('\x1a');
+        await terminal.shows(/Stopped/);
+        terminal.type('kill %1; tty; exit 5\n');
+        await terminal.shows(/\/dev\/(pts\/\d+|console|tty)/);
+        const end = await terminal.ends();
+        expect(end.code).toBe(5);
+        expect(terminal.screen).not.toMatch(/no job control|cannot set terminal process group/);
+      });
+    }, 90_000);
+
+    test('a checkpoint of over a second shows its progress on a terminal', async () => {
+      await withBed(identity, async (bed) => {
+        const place = await bed.place();
+        const stopFile = bed.path('stop');
+        // zstd on 400 MB, half of it random, takes longer than a second here; a faster machine shows nothing, and that is right.
+        const job = bed.run(
+          place,
+          ['--image-url', `file:${bed.path('image')}`],
+          [PYTHON, fixture('memory.py'), stopFile, '400'],
+        );
+        await job.ready();
+        await job.progresses(2);
+        const since = Date.now();
+        const terminal = new Terminal(bed, place, ['checkpoint', '--cpu-budget', 'high', '--num-shards', '1']);
+        expect(await terminal.ends()).toMatchObject({ code: 0 });
+        if (Date.now() - since > 2_500) expect(terminal.screen).toMatch(/[\d.]+ ?[MG]i?B.*\/s/);
+        expect(await job.ends()).toMatchObject({ code: 137 });
+        writeFileSync(stopFile, '');
+      });
+    }, 90_000);
+  });
+}

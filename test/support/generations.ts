@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+import { spawn, type ChildProcess } from 'node:child_process';
+import { existsSync, writeFileSync } from 'node:fs';
+import { afterAll, beforeAll, expect, test } from '@jest/globals';
+import { withBed, type Bed, type Identity } from './bed.js';
+import { CASES, type FixtureCase } from './cases.js';
+import { checkNames, generations } from './image.js';
+import { checkLines } from './lines.js';
+import { Choices, FULL } from './random.js';
+import { PYTHON } from './stage.js';
+import { sleep } from './until.js';
+
+const CHECK_MS = FULL ? 3_000 : 700;
+const REPEATS = FULL ? 3 : 1;
+const FREEZES = 3;
+
+/** One test per fixture: frozen at random instants over three generations, each time elsewhere; it checks itself in between. */
+export function testGenerations(identity: Identity, part: 'first' | 'second'): void {
+  loadTheMachine();
+  const possible = CASES.filter((one) => identity === 'root' || one.refusedForUser === undefined);
+  const half = Math.ceil(possible.length / 2);
+  for (const one of part === 'first' ? possible.slice(0, half) : possible.slice(half)) {
+    for (let repeat = 1; repeat <= REPEATS; repeat += 1) {
+      const name = `as ${identity}, ${one.name} lives through three freezes${repeat > 1 ? ` (${repeat})` : ''}`;
+      if (one.unavailable !== undefined) test.skip(name, () => undefined);
+      else
+        test(
+          name,
+          async () =>
+            await withBed(identity, async (bed) => await liveThrough(bed, one, `${identity}/${one.name}/${repeat}`)),
+          240_000,
+        );
+    }
+  }
+}
+
+async function liveThrough(bed: Bed, one: FixtureCase, key: string): Promise<void> {
+  const choices = new Choices(key);
+  const stopFile = bed.path('stop');
+  const command = one.command(bed, stopFile);
+  let output = '';
+  for (let generation = 0; generation <= FREEZES; generation += 1) {
+    const place = await bed.place({ clockOffsetS: choices.pick([0, 7, 5_000, 400_000]) });
+    const job = bed.run(place, ['--image-url', `file:${bed.path('image')}`], command);
+    await job.ready(generation === 0 ? 'scratch' : 'restored');
+    if (generation > 0) {
+      await sleep(CHECK_MS);
+      await job.progresses(3);
+    } else if (choices.next() < 0.75) {
+      await job.progresses(3);
+    }
+    await sleep(choices.between(0, 400));
+    const refused = generation > 0 ? one.refusedOnceRestored : undefined;
+    if (refused !== undefined) {
+      const answer = await job.checkpoint();
+      expect(answer.code).toBe(170);
+      expect(answer.stderr).toMatch(refused);
+      expect(job.stderr).toMatch(/Warning: process \d+/);
+      await job.progresses(3);
+    }
+    if (generation < FREEZES && refused === undefined) {
+      await job.freeze();
+      expect(generations(bed.path('image')).at(-1)).toBe(generation + 1);
+      checkNames(bed.path('image'));
+    } else {
+      writeFileSync(stopFile, '');
+      expect(await job.ends()).toMatchObject({ code: 0 });
+    }
+    expect(job.stderr).not.toMatch(/VIOLATION|Traceback/);
+    output += job.stdout;
+    if (refused !== undefined) break;
+  }
+  expect(existsSync(stopFile)).toBe(true);
+  checkLines(output);
+}
+
+/** Something else wants the processors all the time, as on a shared machine. */
+function loadTheMachine(): void {
+  let load: ChildProcess | undefined;
+  beforeAll(() => {
+    load = spawn(PYTHON, ['-c', 'import os\nos.nice(5)\nwhile os.getppid() != 1: sum(range(100000))'], {
+      stdio: 'ignore',
+    });
+  });
+  afterAll(() => {
+    load?.kill('SIGKILL');
+  });
+}
