@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+import { OLD_WAY, PLAIN } from './contestants.js';
+import type { Machine } from './machine.js';
+import type { Measurement } from './measure.js';
+
+/** All runs of one contestant with one workload. */
+export interface Row {
+  readonly workload: string;
+  readonly contestant: string;
+  readonly runs: readonly Measurement[];
+}
+
+export interface Report {
+  readonly machine: Machine;
+  readonly takenAt: string;
+  readonly rows: readonly Row[];
+}
+
+type Numbers = 'frozenSeconds' | 'durableSeconds' | 'storedBytes' | 'dumpCpuSeconds' | 'dumpPeakBytes' | RestoreNumbers;
+type RestoreNumbers = 'restoreSeconds' | 'criuRestoreSeconds' | 'restoreCpuSeconds' | 'restorePeakBytes';
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = Math.floor(sorted.length / 2);
+  const [low, high] = [sorted[middle - 1] ?? NaN, sorted[middle] ?? NaN];
+  return sorted.length % 2 === 0 ? (low + high) / 2 : high;
+}
+
+export function middle(row: Row | undefined, key: Numbers): number {
+  return median((row?.runs ?? []).map((run) => run[key] ?? NaN));
+}
+
+/** A table in Markdown, which is also how it is printed. */
+export function toMarkdown(report: Report): string {
+  const { machine } = report;
+  const gib = (machine.memoryBytes / 2 ** 30).toFixed(0);
+  const lines = [
+    `${machine.cpu}, ${machine.cores} CPUs, ${gib} GiB, Linux ${machine.kernel}, Node ${machine.node}, CRIU ${machine.criu}, ` +
+      `as ${machine.identity}; fastfreeze ${machine.commit}, ${report.takenAt.slice(0, 10)}; medians.`,
+  ];
+  const workloads = [...new Set(report.rows.map(({ workload }) => workload))];
+  for (const workload of workloads) {
+    const rows = report.rows.filter((row) => row.workload === workload);
+    lines.push('', `**${workload}**`, '', ...table([HEAD, ...rows.map((row) => cells(row, rows))]));
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+const HEAD = [
+  'way',
+  'frozen s',
+  'durable s',
+  'stored MiB',
+  'CPU s',
+  'peak MB',
+  'restore s',
+  'CRIU of it s',
+  'CPU s',
+  'peak MB',
+  'frozen / plain',
+  'durable / disk + tar',
+  'restore / plain',
+  'runs',
+];
+
+function cells(row: Row, rows: readonly Row[]): string[] {
+  const number = (key: Numbers, digits: number, unit = 1): string => format(middle(row, key) / unit, digits);
+  const ratio = (key: Numbers, other: string): string => {
+    const reference = rows.find(({ contestant }) => contestant === other);
+    return format(middle(row, key) / middle(reference, key), 2);
+  };
+  return [
+    row.contestant,
+    number('frozenSeconds', 2),
+    number('durableSeconds', 2),
+    number('storedBytes', 0, 2 ** 20),
+    number('dumpCpuSeconds', 2),
+    number('dumpPeakBytes', 0, 1e6),
+    number('restoreSeconds', 2),
+    number('criuRestoreSeconds', 2),
+    number('restoreCpuSeconds', 2),
+    number('restorePeakBytes', 0, 1e6),
+    ratio('frozenSeconds', PLAIN),
+    ratio('durableSeconds', OLD_WAY),
+    ratio('restoreSeconds', PLAIN),
+    String(row.runs.length),
+  ];
+}
+
+function format(value: number, digits: number): string {
+  return Number.isFinite(value) ? value.toFixed(digits) : '-';
+}
+
+function table(rows: readonly (readonly string[])[]): string[] {
+  const widths = (rows[0] ?? []).map((_, column) => Math.max(...rows.map((row) => (row[column] ?? '').length)));
+  const line = (row: readonly string[]): string =>
+    `| ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i] ?? 0) : cell.padStart(widths[i] ?? 0))).join(' | ')} |`;
+  const [head, ...body] = rows;
+  const rule = `| ${widths.map((width, i) => (i === 0 ? '-'.repeat(width) : `${'-'.repeat(width - 1)}:`)).join(' | ')} |`;
+  return [line(head ?? []), rule, ...body.map(line)];
+}
+
+const BEGIN = '<!-- bench: begin -->';
+const END = '<!-- bench: end -->';
+
+/** A document with its tables between the marks replaced; the tables alone where there are no marks. */
+export function replaceTables(document: string | undefined, tables: string): string {
+  const from = document?.indexOf(BEGIN) ?? -1;
+  const to = document?.indexOf(END) ?? -1;
+  if (document === undefined || from < 0 || to < from) return tables;
+  return `${document.slice(0, from + BEGIN.length)}\n\n${tables}\n${document.slice(to)}`;
+}
