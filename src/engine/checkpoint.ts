@@ -87,13 +87,13 @@ async function attemptCheckpoint(
   const spool = job.config.spoolDirectory;
   const url = spool === undefined ? destination : spoolUrl(spool, destination);
   const store = openStore(url);
-  await store.prepare();
-  const generation = (await newestGeneration([url, destination])) + 1;
   const prefix = newPrefix();
   job.announcePrefix(prefix, url);
   // Short: it is part of the path of a socket, which has room for 107 bytes.
   const directory = mkdtempSync(join(job.config.jobDirectory, 'd-'));
   try {
+    await store.prepare();
+    const generation = (await newestGeneration([url, destination])) + 1;
     const writer = await createImageWriter({
       store,
       prefix,

@@ -174,7 +174,10 @@ async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory
     if (last?.type === 'ended') return { exitCode: last.exitCode };
     if (last?.type === 'failed') return { exitCode: last.exitCode, error: fromErrorRecord(last.error) };
     if (!heard) return { exitCode: EXIT_FAILED, error: containerFailure(config.criu.privileged) };
-    if (prefix !== undefined) await removeLeftovers(prefix, log);
+    if (prefix !== undefined) {
+      await hungUp(launched.channel);
+      await removeLeftovers(prefix, log);
+    }
     return { exitCode: EXIT_FAILED, error: supervisorLost(exitCode) };
   } finally {
     stopForwarding();
@@ -184,6 +187,20 @@ async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory
 
 /** Flags that keep the supervisor's memory small; its heap holds tables, never image bytes. */
 const SUPERVISOR_FLAGS = ['--max-semi-space-size=1', '--v8-pool-size=1', '--no-warnings'];
+
+/** Only `unshare` may have died yet: until the supervisor is gone as well, it can still write. */
+async function hungUp(channel: Launched['channel']): Promise<void> {
+  if (channel.closed) return;
+  await new Promise<void>((resolve) => {
+    const timer = setTimeout(resolve, HANG_UP_TIMEOUT_MS);
+    channel.once('close', () => {
+      clearTimeout(timer);
+      resolve();
+    });
+  });
+}
+
+const HANG_UP_TIMEOUT_MS = 5_000;
 
 interface Conversation {
   readonly send: (message: LauncherMessage) => void;

@@ -57,7 +57,8 @@ export async function removeUncommitted(store: Store, prefix: string): Promise<s
   const members = byPrefix(await store.list(prefix)).get(prefix) ?? [];
   const objects = members.map((member) => member.name).filter((name) => !needed.has(name));
   for (const name of objects) await store.remove(name);
-  await store.sweepUnfinished((name) => prefixOf(name) === prefix, 0);
+  // Manifests, hints and probes name no image. One that another machine writes at this instant is written again there.
+  await store.sweepUnfinished((name) => (prefixOf(name) ?? prefix) === prefix, 0);
   return objects;
 }
 

@@ -37,31 +37,28 @@ export function createFileStore(directory: string): Store {
 
     async createIfAbsent(name, bytes) {
       const path = pathOf(name);
-      const temporary = temporaryPath(directory, name);
-      return attempt('create', path, async () => {
-        await writeDurably(temporary, bytes);
-        try {
-          const outcome = await linkExclusively(temporary, path);
-          await syncDirectory(directory);
-          return outcome;
-        } finally {
-          // A second name of the same bytes that stays does no harm: the next sweep removes it.
-          await removeIfThere(temporary).catch(() => undefined);
-        }
-      });
+      return attempt('create', path, () =>
+        throughTemporary(directory, name, bytes, async (temporary) => {
+          try {
+            return await linkExclusively(temporary, path);
+          } finally {
+            // A second name of the same bytes that stays does no harm: the next sweep removes it.
+            await removeIfThere(temporary).catch(() => undefined);
+          }
+        }),
+      );
     },
 
     async put(name, bytes) {
       const path = pathOf(name);
-      const temporary = temporaryPath(directory, name);
-      await attempt('write', path, async () => {
-        await writeDurably(temporary, bytes);
-        await rename(temporary, path).catch(async (error: unknown) => {
-          await removeIfThere(temporary);
-          throw error;
-        });
-        await syncDirectory(directory);
-      });
+      await attempt('write', path, () =>
+        throughTemporary(directory, name, bytes, (temporary) =>
+          rename(temporary, path).catch(async (error: unknown) => {
+            await removeIfThere(temporary);
+            throw error;
+          }),
+        ),
+      );
     },
 
     async read(name, offset, into) {
@@ -142,6 +139,28 @@ async function makeDirectory(directory: string): Promise<void> {
     if (!hasCode(error, 'EACCES')) throw error;
   });
 }
+
+/** Write a temporary file and show it. Swept away by a neighbour that clears up after its dead, it is written again. */
+async function throughTemporary<T>(
+  directory: string,
+  name: string,
+  bytes: Uint8Array,
+  show: (temporary: string) => Promise<T>,
+): Promise<T> {
+  for (let round = 1; ; round++) {
+    const temporary = temporaryPath(directory, name);
+    await writeDurably(temporary, bytes);
+    try {
+      const outcome = await show(temporary);
+      await syncDirectory(directory);
+      return outcome;
+    } catch (error) {
+      if (round === MAX_ROUNDS || !hasCode(error, 'ENOENT')) throw error;
+    }
+  }
+}
+
+const MAX_ROUNDS = 10;
 
 async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
   const handle = await open(path, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL, 0o600);

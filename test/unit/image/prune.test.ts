@@ -9,7 +9,7 @@ import { readIndex } from '../../../src/image/reader.js';
 import { createImageWriter } from '../../../src/image/writer.js';
 import type { Store } from '../../../src/store/store.js';
 import { expectCode } from '../store/conformance.js';
-import { type Written, feed, makeStore, noise, readImage, writeImage } from './support.js';
+import { type Written, feed, makeStore, manifestOf, noise, readImage, writeImage } from './support.js';
 
 const HOUR_MS = 3600_000;
 
@@ -23,6 +23,10 @@ async function commitGeneration(store: Store, generation: number, previous?: Wri
   expect(await commitManifest(store, written.manifest)).toBe('created');
   return written;
 }
+
+const fail = (message: string): never => {
+  throw new Error(message);
+};
 
 const objectsOf = ({ sealed }: Written): string[] => [sealed.index.name, ...sealed.shards.map((shard) => shard.name)];
 
@@ -131,6 +135,31 @@ describe('removing what was not committed', () => {
     expect(readdirSync(store.directory).sort()).toEqual(
       [...before, 'gone-2-1.ffs', '.gone-2-1.ffs.tmp-0123456789abcdef'].sort(),
     );
+  });
+
+  test('takes what a dead writer had begun of manifests, and a neighbour that is writing one begins again', async () => {
+    const store = makeStore();
+    const { sealed } = await writeImage(store, new Map([['core-1.img', Buffer.from('x')]]), { generation: 1 });
+    const names = ['manifest-00000001.json', 'manifest.json', 'probe'].map((name) => `.${name}.tmp-0123456789abcdef`);
+    for (const name of names) writeFileSync(join(store.directory, name), 'x');
+    const sweeping = { over: false };
+    const sweeps = (async () => {
+      while (!sweeping.over) {
+        await removeUncommitted(store, 'gone');
+        await new Promise((resolve) => setTimeout(resolve, 2));
+      }
+    })();
+    try {
+      for (let generation = 1; generation <= 40; generation++) {
+        expect(await commitManifest(store, manifestOf(sealed, generation), { warn: fail })).toBe('created');
+      }
+    } finally {
+      sweeping.over = true;
+      await sweeps;
+    }
+    await removeUncommitted(store, 'gone');
+    expect(readdirSync(store.directory).filter((name) => name.startsWith('.'))).toEqual([]);
+    expect((await listGenerations(store)).length).toBe(40);
   });
 
   test('keeps an image that was committed after all', async () => {
