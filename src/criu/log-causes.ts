@@ -64,13 +64,13 @@ const PATTERNS: readonly Pattern[] = [
     match: /File (.+) has bad (size|mode) (\d+) \(expect (\d+)\)/,
     reason: ([path, what, have, want]) =>
       what === 'mode'
-        ? `file ${path ?? '?'} has mode ${have ?? '?'} now, and had ${want ?? '?'} at the checkpoint`
-        : `file ${path ?? '?'} has ${have ?? '?'} bytes now, and had ${want ?? '?'} at the checkpoint`,
+        ? `file ${absolute(path)} has mode ${have ?? '?'} now, and had ${want ?? '?'} at the checkpoint`
+        : `file ${absolute(path)} has ${have ?? '?'} bytes now, and had ${want ?? '?'} at the checkpoint`,
     hint: 'bring the file back as it was recorded: its content, cut to its size, and its mode',
   },
   {
     match: /Can't open file (.+?)(?: on restore)?:/,
-    reason: ([path]) => `file ${path ?? '?'}, open in the application, cannot be opened here`,
+    reason: ([path]) => `file ${absolute(path)}, open in the application, cannot be opened here`,
     hint: 'the file system must hold the same files as where the image was made',
   },
   {
@@ -92,6 +92,11 @@ const PATTERNS: readonly Pattern[] = [
     match: /\b[cf]pu: .*(?:required by image|not match|not supported|unsupported|mismatch|not present)/i,
     reason: () => 'this CPU lacks features that the image needs',
     hint: 'restore on a machine with the same or newer CPU features',
+  },
+  {
+    match: /Can't bind inet socket.*Address already in use/,
+    reason: () => 'a TCP or UDP port that the application listens on is in use here',
+    hint: 'end the program that has it (ss -lntup), or wait a minute for connections that have just been closed',
   },
   { match: /No space left on device/, reason: () => 'no space is left on the device' },
   {
@@ -148,6 +153,11 @@ function knownCause(lines: readonly string[]): CriuCause | undefined {
     }
   }
   return undefined;
+}
+
+/** CRIU names files from the root on, without its slash. */
+function absolute(path: string | undefined): string {
+  return path === undefined ? '?' : path.replace(/^(?!\/)/, '/');
 }
 
 /** What CRIU logs inside every user namespace, without consequence. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import type { AppendingFile } from '../container/appending.js';
 import type { StreamRecord } from '../container/stdio/record.js';
 import { formatRanges, parseRanges } from '../container/pids.js';
 import type { Clocks } from '../linux/clocks.js';
@@ -19,6 +20,8 @@ export interface AppRecord {
   readonly streams: readonly StreamRecord[];
   /** CPU affinity of threads that had one of their own, as lists of CPUs: CRIU does not bring it back. */
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
+  /** Files open for appending: CRIU does not notice when they have changed. */
+  readonly appending: readonly AppendingFile[];
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -50,6 +53,10 @@ export function parseAppRecord(json: unknown): AppRecord {
     affinity: list(record['affinity'], 'app.affinity').map((one, i) => {
       const entry = object(one, `app.affinity[${i}]`);
       return { tid: count(entry['tid'], 'tid'), cpus: text(entry['cpus'], 'cpus') };
+    }),
+    appending: list(record['appending'], 'app.appending').map((one, i) => {
+      const entry = object(one, `app.appending[${i}]`);
+      return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };
     }),
   };
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { readAffinity } from '../container/affinity.js';
+import { readAppending } from '../container/appending.js';
 import type { Children } from '../container/children.js';
 import type { AppStdio } from '../container/stdio/app-stdio.js';
 import { pendingName } from '../container/stdio/record.js';
@@ -163,6 +164,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     refuseStrangers(job);
     refuseInexactState(tree, job.config.criu.privileged);
     const clocks = readClocks();
+    const appending = readAppending(tree);
     const snapshot = await job.stdio.snapshot();
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached]));
     const affinity = readAffinity(tree);
@@ -184,6 +186,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       privileged: job.config.criu.privileged,
       streams: snapshot.records,
       affinity,
+      appending,
     };
     await commit(attempt, image, record);
     if (!request.leaveRunning) {

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { restoreAffinity } from '../container/affinity.js';
+import { refuseChangedAppending } from '../container/appending.js';
 import type { App } from '../container/app.js';
 import type { Children } from '../container/children.js';
 import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.js';
@@ -51,6 +52,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   const manifest = await readManifest(store, generation, { allowBadVersion: config.allowBadImageVersion });
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
+  refuseChangedAppending(record.appending);
   const image = await openImage({ store, manifest });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
   let serving: Serving | undefined;

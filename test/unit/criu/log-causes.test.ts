@@ -97,13 +97,13 @@ const KNOWN: readonly Known[] = [
   {
     what: 'a file that grew',
     lines: ['(00.05)   1000: Error (criu/files-reg.c:2286): File var/log/my job.log has bad size 198 (expect 110)'],
-    reason: 'file var/log/my job.log has 198 bytes now, and had 110 at the checkpoint',
+    reason: 'file /var/log/my job.log has 198 bytes now, and had 110 at the checkpoint',
     hint: /bring the file back/,
   },
   {
     what: 'a file whose mode changed',
     lines: ['(00.05)   1000: Error (criu/files-reg.c:2301): File tmp/data has bad mode 0100644 (expect 0100600)'],
-    reason: 'file tmp/data has mode 0100644 now, and had 0100600 at the checkpoint',
+    reason: 'file /tmp/data has mode 0100644 now, and had 0100600 at the checkpoint',
     hint: /bring the file back/,
   },
   {
@@ -111,13 +111,19 @@ const KNOWN: readonly Known[] = [
     lines: [
       "(00.05)   1000: Error (criu/files-reg.c:2241): Can't open file tmp/a file on restore: No such file or directory",
     ],
-    reason: 'file tmp/a file, open in the application, cannot be opened here',
+    reason: 'file /tmp/a file, open in the application, cannot be opened here',
     hint: /same files/,
   },
   {
     what: 'a file that is missing, said in another place',
     lines: ["(00.05)   1000: Error (criu/files-reg.c:1890): Can't open file tmp/data: No such file or directory"],
-    reason: 'file tmp/data, open in the application, cannot be opened here',
+    reason: 'file /tmp/data, open in the application, cannot be opened here',
+  },
+  {
+    what: 'a port that somebody has',
+    lines: ["(00.05)   1000: Error (criu/sk-inet.c:1043): inet: Can't bind inet socket (id 7): Address already in use"],
+    reason: 'a TCP or UDP port that the application listens on is in use here',
+    hint: /ss -lntup/,
   },
   {
     what: 'a descriptor from outside',

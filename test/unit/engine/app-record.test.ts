@@ -27,6 +27,7 @@ const record: AppRecord = {
     { kind: 'file', role: 'stdin', fds: [0], resource: '', ended: false, pendingBytes: 0 },
   ],
   affinity: [{ tid: 1001, cpus: '0-3,8' }],
+  appending: [{ path: '/var/log/app log', lengthBytes: 12 }],
 };
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
