@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A damaged image never starts anything: exit 171, the message names the object, nothing is left running, the image stays as it was.
+import { createHash } from 'node:crypto';
 import {
   appendFileSync,
   cpSync,
@@ -14,6 +15,7 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { Bed, withBed } from '../support/bed.js';
 import { imageHashes } from '../support/image.js';
+import { signalPid } from '../support/processes.js';
 import { Choices, FULL } from '../support/random.js';
 import { fixture, PYTHON } from '../support/stage.js';
 
@@ -74,6 +76,34 @@ const flip = (path: string, at: number, mask: number): void => {
 /** manifest.json is a copy for people; the numbered one counts. */
 const objects = (): string[] => readdirSync(good).filter((name) => name !== 'manifest.json');
 const newestManifest = (): string => objects().find((name) => /^manifest-\d+\.json$/.test(name)) ?? 'no manifest';
+
+/** The manifest as another version of this program would have written it: its checksum is right. */
+function setVersion(path: string, version: number): void {
+  const text = readFileSync(path, 'utf8').replace(/"formatVersion": \d+/, `"formatVersion": ${version}`);
+  const at = text.lastIndexOf(',\n  "checksum"');
+  const checksum = createHash('sha256').update(text.slice(0, at)).digest('hex');
+  writeFileSync(path, `${text.slice(0, at)},\n  "checksum": "${checksum}"\n}\n`);
+}
+
+describe('an image of another format version', () => {
+  test('is refused with 171', async () => {
+    await expectRefused((dir) => setVersion(join(dir, newestManifest()), 99), /format version 99/);
+  }, 60_000);
+
+  test('is tried with --allow-bad-image-version', async () => {
+    await withBed('root', async (bed) => {
+      const image = bed.path('image');
+      cpSync(good, image, { recursive: true });
+      setVersion(join(image, newestManifest()), 99);
+      const options = ['--image-url', `file:${image}`, '--allow-bad-image-version'];
+      const job = bed.run(await bed.place(), options, []);
+      await job.ready('restored');
+      await job.progresses(2);
+      signalPid(job.pid, 'SIGTERM');
+      expect(await job.ends()).toMatchObject({ code: 143 });
+    });
+  }, 60_000);
+});
 
 describe('a damaged image is refused with 171', () => {
   test('a flipped byte in any object', async () => {

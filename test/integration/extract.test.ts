@@ -4,6 +4,7 @@ import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from '
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withBed } from '../support/bed.js';
+import { critDecode } from '../support/crit.js';
 import { criuCommand } from '../support/criu.js';
 import { imageHashes } from '../support/image.js';
 import { fixture, PYTHON } from '../support/stage.js';
@@ -44,6 +45,13 @@ for (const identity of ['root', 'user'] as const) {
         for (const name of names.filter((one) => one.endsWith('.img') && !one.startsWith('pages-'))) {
           const bytes = readFileSync(join(out, name));
           expect([name, IMG_COMMON_MAGIC, INVENTORY_MAGIC]).toContain(bytes.readUInt32LE(0));
+        }
+        // CRIU's own tool reads them, and finds the application in them.
+        const pstree = critDecode(join(out, 'pstree.img'));
+        expect(pstree).toMatchObject({ magic: 'PSTREE', entries: [{ pid: 1000 }] });
+        expect(critDecode(join(out, 'core-1000.img')).entries[0]).toMatchObject({ tc: { comm: 'python3' } });
+        for (const name of ['inventory.img', 'mm-1000.img', 'files.img', 'fdinfo-2.img', 'pagemap-1000.img']) {
+          expect([name, critDecode(join(out, name)).entries.length > 0]).toEqual([name, true]);
         }
         expect(
           statSync(join(out, names.find((name) => name.startsWith('pages-')) ?? 'pages-1.img')).size,
