@@ -16,6 +16,8 @@ export interface App {
 }
 
 export interface StartApp {
+  /** Words before the program: `WITHOUT_CAPABILITIES`, or none. */
+  readonly prefix: readonly string[];
   readonly plan: Omit<ExecPlan, 'terminalPath' | 'terminalFds' | 'stdinFile'>;
   readonly streams: AppStreams;
   readonly children: Children;
@@ -32,7 +34,9 @@ export async function startApp(options: StartApp): Promise<App> {
     ...(streams.stdinFile === undefined ? {} : { stdinFile: streams.stdinFile }),
   };
   setLastPid(APP_PID - 1);
-  const child = spawn(process.execPath, [fileURLToPath(new URL('./exec-main.js', import.meta.url))], {
+  const starter = fileURLToPath(new URL('./exec-main.js', import.meta.url));
+  const [file, ...args] = [...options.prefix, process.execPath, starter];
+  const child = spawn(file, args, {
     stdio: [...streams.stdio, 'pipe'],
     detached: true,
   });

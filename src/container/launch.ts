@@ -12,6 +12,8 @@ export interface LaunchOptions {
   readonly container: boolean;
   /** True for root: no user namespace is needed, and CRIU continues the clocks itself. */
   readonly privileged: boolean;
+  /** `OwnIds.mapping` for a normal user that keeps its ids; without, it is uid 0 inside. */
+  readonly idMapping?: readonly string[];
   /** Clocks of the image to restore; the container's continue from there. */
   readonly clocks: Clocks | undefined;
   /** Held by everything we start, so that the job counts as running until the last of it has gone. */
@@ -48,7 +50,7 @@ export function launch(options: LaunchOptions): Launched {
 function unshareArguments(options: LaunchOptions): string[] {
   return [
     'unshare',
-    ...(options.privileged ? [] : ['--user', '--map-root-user']),
+    ...(options.privileged ? [] : (options.idMapping ?? ['--user', '--map-root-user'])),
     ...['--pid', '--fork', '--mount', '--mount-proc', '--kill-child'],
     ...(options.privileged ? [] : timeArguments(options.clocks)),
   ];

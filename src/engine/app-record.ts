@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import type { AppendingFile } from '../container/appending.js';
+import type { Identity } from '../container/own-ids.js';
 import type { StreamRecord } from '../container/stdio/record.js';
 import { formatRanges, parseRanges } from '../container/pids.js';
 import type { Clocks } from '../linux/clocks.js';
@@ -17,6 +18,8 @@ export interface AppRecord {
   readonly clocks: Clocks;
   /** Whether CRIU had the machine's capabilities; an image of a user namespace has other identities in it. */
   readonly privileged: boolean;
+  /** A normal user's own ids, where the application has them in its user namespace. Without: it is uid 0 there. */
+  readonly identity?: Identity;
   readonly streams: readonly StreamRecord[];
   /** CPU affinity of threads that had one of their own, as lists of CPUs: CRIU does not bring it back. */
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
@@ -49,6 +52,7 @@ export function parseAppRecord(json: unknown): AppRecord {
       boottimeNs: nanoseconds(clocks['boottimeNs'], 'app.clocks.boottimeNs'),
     },
     privileged: flag(record['privileged'], 'app.privileged'),
+    ...(record['identity'] === undefined ? {} : { identity: parseIdentity(record['identity']) }),
     streams: list(record['streams'], 'app.streams').map((stream, i) => parseStream(stream, `app.streams[${i}]`)),
     affinity: list(record['affinity'], 'app.affinity').map((one, i) => {
       const entry = object(one, `app.affinity[${i}]`);
@@ -59,6 +63,11 @@ export function parseAppRecord(json: unknown): AppRecord {
       return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };
     }),
   };
+}
+
+function parseIdentity(json: unknown): Identity {
+  const identity = object(json, 'app.identity');
+  return { uid: count(identity['uid'], 'app.identity.uid'), gid: count(identity['gid'], 'app.identity.gid') };
 }
 
 function parseStream(json: unknown, where: string): StreamRecord {

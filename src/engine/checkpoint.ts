@@ -184,6 +184,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       residentBytes: reporter.expectedBytes(),
       clocks,
       privileged: job.config.criu.privileged,
+      ...(job.config.identity === undefined ? {} : { identity: job.config.identity }),
       streams: snapshot.records,
       affinity,
       appending,

@@ -2,6 +2,7 @@
 import type { CriuSetup } from '../criu/options.js';
 import type { ErrorRecord } from '../base/errors.js';
 import type { Verbosity } from '../base/log.js';
+import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
 
@@ -35,6 +36,8 @@ export interface SupervisorConfig extends JobOptions {
   /** Generation to restore, or undefined to start from scratch. */
   readonly restoreGeneration?: number;
   readonly criu: CriuSetup;
+  /** The ids that the application has in a user namespace of ours, where they are its user's own; else it is uid 0. */
+  readonly identity?: Identity;
   readonly criuVersion: string;
   readonly outer: {
     readonly terminal: readonly [boolean, boolean, boolean];

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, type Verbosity, createLogger } from '../base/log.js';
 import { type Launched, containerFailure, launch } from '../container/launch.js';
+import type { Identity, OwnIds } from '../container/own-ids.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { listGenerations, readManifest } from '../image/generations.js';
@@ -24,6 +25,7 @@ import { openStore } from '../store/store.js';
 import { parseAppRecord } from './app-record.js';
 import type { JobOptions, LauncherMessage, SupervisorConfig, SupervisorMessage } from './config.js';
 import { lineSplitter } from './control-protocol.js';
+import { ownIdsForRestore, ownIdsForStart } from './identity.js';
 import { emptySpool, emptySpoolInBackground } from './spool.js';
 import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.js';
 
@@ -64,7 +66,8 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
   try {
     let plan: Plan;
     try {
-      plan = await planStart(options, log);
+      const start = await planStart(options, log);
+      plan = { ...start, ownIds: await findIds(options, start, log) };
     } catch (error) {
       return { exitCode: EXIT_RESTORE_FAILED, error: asFastFreezeError(error, 'fetch the image manifest') };
     }
@@ -78,6 +81,10 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
 interface Plan {
   readonly generation?: number;
   readonly clocks?: Clocks;
+  /** The ids that the image has in it. */
+  readonly identity?: Identity;
+  /** What gives the application its user's ids; undefined where it is uid 0 inside, or root. */
+  readonly ownIds?: OwnIds | undefined;
 }
 
 /** Restore or start anew? The manifest decides; only what is known to be sound is restored. */
@@ -114,7 +121,14 @@ async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
     );
   }
   log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
-  return { generation, clocks: record.clocks };
+  return { generation, clocks: record.clocks, ...(record.identity === undefined ? {} : { identity: record.identity }) };
+}
+
+/** Who the application is: what it was for a restore, and for a start what can be had. Root is root. */
+async function findIds(options: RunOptions, plan: Plan, log: Logger): Promise<OwnIds | undefined> {
+  if (isPrivileged()) return undefined;
+  if (plan.generation !== undefined) return await ownIdsForRestore(plan.identity, options.container);
+  return options.container && process.getuid?.() !== 0 ? await ownIdsForStart(log) : undefined;
 }
 
 async function runSupervised(
@@ -125,6 +139,7 @@ async function runSupervised(
   startedAtMs: number,
 ): Promise<RunOutcome> {
   const privileged = isPrivileged();
+  const { ownIds } = plan;
   const criu = await findCriu({ env: process.env, privileged });
   if (criu.warning !== undefined) log.warn(criu.warning);
   const terminal = openTerminal(options.verbosity);
@@ -134,12 +149,13 @@ async function runSupervised(
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
     criu: {
-      command: criu.command,
+      command: [...(ownIds?.asRoot ?? []), ...criu.command],
       privileged,
       verbosity: options.verbosity,
       extraOptions: (process.env['CRIU_OPTS'] ?? '').split(/\s+/).filter((word) => word !== ''),
     },
     criuVersion: criu.version,
+    ...(ownIds === undefined ? {} : { identity: { uid: ownIds.uid, gid: ownIds.gid } }),
     outer: {
       ...terminal.outer,
       ...(options.outputPath === undefined ? {} : { outputPath: options.outputPath }),
@@ -163,6 +179,7 @@ async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory
     command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
     container: config.container,
     privileged: config.criu.privileged,
+    ...(plan.ownIds === undefined ? {} : { idMapping: plan.ownIds.mapping }),
     clocks: plan.clocks,
     lockFd: job.lockFd,
   });

@@ -6,6 +6,7 @@ import { type Logger, createLogger } from '../base/log.js';
 import { type App, startApp } from '../container/app.js';
 import { type Children, createChildren } from '../container/children.js';
 import { privateTerminals } from '../container/mounts.js';
+import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
 import { readTree, residentBytes } from '../container/tree.js';
 import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
@@ -201,6 +202,7 @@ class Job {
   private async startFromScratch(): Promise<void> {
     this.stdio = scratchStdio(this.stdioOptions());
     this.app = await startApp({
+      prefix: this.appPrefix(),
       plan: {
         command: this.config.command,
         ignoredSignals: this.config.ignoredSignals,
@@ -254,6 +256,11 @@ class Job {
     this.log.info(`Application is ready, restore took ${seconds.toFixed(1)}s`);
   }
 
+  /** Where the application keeps its own ids we keep ours, and need the namespace's capabilities; it must not. */
+  private appPrefix(): readonly string[] {
+    return this.config.identity === undefined ? [] : WITHOUT_CAPABILITIES;
+  }
+
   private appEnvironment(): Record<string, string> {
     const set: Record<string, string> = { FASTFREEZE: '1' };
     if (this.config.threadPoolSize !== undefined) set['UV_THREADPOOL_SIZE'] = this.config.threadPoolSize;
@@ -261,7 +268,7 @@ class Job {
       if (process.env[name] === undefined) set[name] = value;
     };
     unlessGiven('UV_USE_IO_URING', '0');
-    if (!this.config.criu.privileged) {
+    if (!this.config.criu.privileged && this.config.identity === undefined) {
       // The application sees itself as root of its user namespace; these programs would act on it.
       unlessGiven('TAR_OPTIONS', '--no-same-owner');
       unlessGiven('OMPI_ALLOW_RUN_AS_ROOT', '1');
@@ -298,7 +305,8 @@ class Job {
 
   private hook(): void {
     if (this.config.onAppReady === undefined) return;
-    const child = spawn('/bin/sh', ['-c', this.config.onAppReady], { stdio: ['ignore', 2, 2], detached: true });
+    const [file, ...args] = [...this.appPrefix(), '/bin/sh', '-c', this.config.onAppReady];
+    const child = spawn(file, args, { stdio: ['ignore', 2, 2], detached: true });
     this.children.adopt(child);
     child.once('error', (error) => this.log.warn(`--on-app-ready could not start: ${error.message}`));
     child.once('exit', (code) => {

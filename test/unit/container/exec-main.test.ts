@@ -125,7 +125,7 @@ describe('the application', () => {
     const nothing = openSync('/dev/null', 'r+');
     const plan = { command: ${JSON.stringify(command)}, ignoredSignals: [], setEnv: {}, unsetEnv: [] };
     const streams = { stdio: [nothing, nothing, nothing], terminalFds: [] };
-    const start = () => startApp({ plan, streams, children, timeoutMs: 20000 });
+    const start = () => startApp({ prefix: [], plan, streams, children, timeoutMs: 20000 });
     ${then}
     children.close();`;
   const report = 'const app = await start(); console.log(JSON.stringify([app.pid, await app.exited]));';
