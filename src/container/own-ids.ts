@@ -71,7 +71,8 @@ export function firstSubordinate(text: string, owners: readonly string[]): numbe
  */
 const PROBE = `
 setpriv --ruid=0 grep -q '^CapEff:.*[1-9a-f]' /proc/self/status && exec echo --ruid=0
-setpriv --reuid=0 --regid=0 --keep-groups ls -d ./. >/dev/null && exec echo --reuid=0 --regid=0 --keep-groups
+setpriv --reuid=0 --regid=0 --keep-groups ls -d ./. >/dev/null 2>&1 && exec echo --reuid=0 --regid=0 --keep-groups
+echo 'they may not enter the working directory, so that CRIU could not open its files' >&2
 exit 1
 `;
 
@@ -91,8 +92,13 @@ export function noOwnIds(error: { readonly message: string; readonly stderr?: st
   if (/failed to execute new[ug]idmap/.test(said)) {
     return { state: 'absent', reason: 'newuidmap and newgidmap are not installed', hint: 'install the package uidmap' };
   }
-  const reason = `the subordinate ids cannot be used: ${said === '' ? error.message : said}`;
-  return { state: 'refused', reason, hint: 'newuidmap and newgidmap must be set-uid, and the ranges in /etc valid' };
+  return {
+    state: 'refused',
+    reason: `the subordinate ids cannot be used: ${said === '' ? error.message : said}`,
+    hint: /working directory/.test(said)
+      ? 'Linux 6.16 or later, or a directory on a local file system whose group is your own'
+      : 'newuidmap and newgidmap must be set-uid, and the ranges in /etc/subuid and /etc/subgid valid',
+  };
 }
 
 /** An entry may name the user by number or by name. */

@@ -27,6 +27,8 @@ export const USER_ID = 64001;
 export interface PlaceOptions {
   /** How far this place's monotonic and boot clocks are ahead of the host's. */
   readonly clockOffsetS?: number;
+  /** Files of the machine that have another content here, by their path; they must exist. Nobody else sees it. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -86,7 +88,7 @@ export class Bed {
     const number = this.#places.length + 1;
     const state = this.directory(`s${number}`);
     chmodSync(state, 0o700);
-    const place = await Place.make(this, number, state, options.clockOffsetS ?? 0);
+    const place = await Place.make(this, number, state, options);
     this.#places.push(place);
     return place;
   }

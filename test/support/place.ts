@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn, spawnSync, type ChildProcess, type SpawnSyncReturns } from 'node:child_process';
-import type { Bed } from './bed.js';
+import type { Bed, PlaceOptions } from './bed.js';
 import { USER_ID } from './bed.js';
 import { childrenOf, namespaceOf } from './processes.js';
 import { fastfreeze, homeOf, nodePath } from './stage.js';
@@ -28,6 +28,7 @@ export class Place {
     readonly clockOffsetS: number,
     private readonly holder: ChildProcess,
     private readonly inside: number,
+    private readonly ownMounts: boolean,
   ) {
     this.holders = [holder.pid ?? -1, inside];
     const uts = namespaceOf(inside, 'uts');
@@ -35,20 +36,30 @@ export class Place {
     this.uts = uts;
   }
 
-  static async make(bed: Bed, number: number, stateDir: string, clockOffsetS: number): Promise<Place> {
+  static async make(bed: Bed, number: number, stateDir: string, options: PlaceOptions): Promise<Place> {
+    const { clockOffsetS = 0, files = {} } = options;
+    const ownMounts = Object.keys(files).length > 0;
     const hostname = `host-${bed.id.slice(0, 6)}-${number}`;
     const clocks = ['--time', '--monotonic', String(clockOffsetS), '--boottime', String(clockOffsetS)];
-    const script = `hostname ${hostname} 2>/dev/null || echo ${hostname} >/proc/sys/kernel/hostname; echo ready; exec cat >/dev/null`;
-    const holder = spawn('unshare', ['--uts', ...clocks, '--fork', '--kill-child', 'sh', '-c', script], {
-      stdio: ['pipe', 'pipe', 'inherit'],
-      env: { PATH: PATH_OF_JOBS },
+    const mounts = Object.entries(files).map(([path, content], i) => {
+      const source = bed.write(`file-${number}-${i}`, content);
+      return `mount --bind ${source} ${path} && `;
     });
+    const script = `${mounts.join('')}hostname ${hostname} 2>/dev/null || echo ${hostname} >/proc/sys/kernel/hostname; echo ready; exec cat >/dev/null`;
+    const holder = spawn(
+      'unshare',
+      [...(ownMounts ? ['--mount'] : []), '--uts', ...clocks, '--fork', '--kill-child', 'sh', '-c', script],
+      {
+        stdio: ['pipe', 'pipe', 'inherit'],
+        env: { PATH: PATH_OF_JOBS },
+      },
+    );
     let said = '';
     holder.stdout.on('data', (data: Buffer) => (said += data.toString()));
     await until('a place', () => said.includes('ready'), 10_000);
     const inside = childrenOf(holder.pid ?? -1)[0];
     if (inside === undefined) throw new Error('no holder of the place');
-    return new Place(bed, stateDir, hostname, clockOffsetS, holder, inside);
+    return new Place(bed, stateDir, hostname, clockOffsetS, holder, inside, ownMounts);
   }
 
   /** The words that run `words` here under the bed's identity; all of them exec, so the PID stays. */
@@ -60,7 +71,11 @@ export class Place {
     const drop = as === 'user' ? ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups'] : [];
     const variables = Object.entries({ ...this.environment(), ...env }).map(([name, value]) => `${name}=${value}`);
     const enter = ['nsenter', `--uts=/proc/${this.inside}/ns/uts`, `--time=/proc/${this.inside}/ns/time`];
-    return [...enter, ...drop, 'env', '-i', ...variables, ...words];
+    // Entering a mount namespace ends in its root directory.
+    const [mounts, back] = this.ownMounts
+      ? [[`--mount=/proc/${this.inside}/ns/mnt`], [`--chdir=${this.bed.path('work')}`]]
+      : [[], []];
+    return [...enter, ...mounts, ...drop, 'env', '-i', ...back, ...variables, ...words];
   }
 
   /** Nothing of the environment of the test run goes in, except where a CRIU was chosen by hand. */

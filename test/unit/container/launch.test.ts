@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { chmodSync, closeSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { containerFailure, launch } from '../../../src/container/launch.js';
+import { type LaunchOptions, containerFailure, launch } from '../../../src/container/launch.js';
 import { type Clocks, readClockOffsets, readClocks } from '../../../src/linux/clocks.js';
 import { makeDirectory, moduleUrl, scriptCommand, within } from '../linux/support.js';
 
@@ -16,13 +16,17 @@ afterEach(() => {
 });
 
 /** What `unshare` is called with. */
-async function argumentsFor(clocks: Clocks | undefined, privileged: boolean): Promise<string[]> {
+async function argumentsFor(
+  clocks: Clocks | undefined,
+  privileged: boolean,
+  more: Partial<LaunchOptions> = {},
+): Promise<string[]> {
   const directory = makeDirectory();
   const out = join(directory, 'arguments');
   writeFileSync(join(directory, 'unshare'), `#!/bin/sh\nprintf '%s\\n' "$@" > ${out}\n`);
   chmodSync(join(directory, 'unshare'), 0o755);
   process.env['PATH'] = `${directory}:${path ?? ''}`;
-  const launched = launch({ command: ['program', 'word'], container: true, privileged, clocks, lockFd });
+  const launched = launch({ command: ['program', 'word'], container: true, privileged, clocks, lockFd, ...more });
   expect(await within('unshare', launched.exited)).toBe(0);
   launched.channel.destroy();
   return readFileSync(out, 'utf8').trim().split('\n');
@@ -46,6 +50,12 @@ describe('the container', () => {
   test('of a normal user is a user namespace, with a time namespace that continues nothing yet', async () => {
     expect(await argumentsFor(undefined, false)).toEqual(
       '--user --map-root-user --pid --fork --mount --mount-proc --kill-child --time -- program word'.split(' '),
+    );
+  });
+
+  test('of a normal user with ids of its own maps these instead', async () => {
+    expect(await argumentsFor(undefined, false, { idMapping: ['--user', '--map-user=7'] })).toEqual(
+      '--user --map-user=7 --pid --fork --mount --mount-proc --kill-child --time -- program word'.split(' '),
     );
   });
 

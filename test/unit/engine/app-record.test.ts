@@ -12,6 +12,7 @@ const record: AppRecord = {
   residentBytes: 123_456_789,
   clocks: { monotonicNs: 2n ** 60n, boottimeNs: 5n },
   privileged: false,
+  identity: { uid: 1001, gid: 100 },
   streams: [
     { kind: 'pipe', role: 'stdin', fds: [0], resource: 'pipe:[123]', ended: true, pendingBytes: 7 },
     {
@@ -67,7 +68,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['streams.1.file']);
+  const optional = new Set(['identity', 'streams.1.file']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {
