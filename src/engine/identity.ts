@@ -5,6 +5,8 @@ import { type Identity, type OwnIds, findOwnIds } from '../container/own-ids.js'
 
 /** A fresh start as a normal user: with its own ids where subordinate ids allow it, else (undefined) as uid 0. */
 export async function ownIdsForStart(log: Logger): Promise<OwnIds | undefined> {
+  // As FastFreeze has it: for images that must restore where there are no subordinate ids.
+  if (process.env['FF_FAKE_ROOT'] === '1') return undefined;
   const found = await findOwnIds();
   if (found.state === 'usable') return found;
   const message = `the application sees uid 0: ${found.reason}`;

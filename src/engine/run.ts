@@ -57,6 +57,15 @@ const FORWARDED = [
 /** Start the job or continue it, stay its process to the end, and mirror how it ended. */
 export async function run(options: RunOptions): Promise<RunOutcome> {
   const startedAtMs = Date.now();
+  const signals = catchSignals();
+  try {
+    return await runWithSignals(options, signals, startedAtMs);
+  } finally {
+    signals.stop();
+  }
+}
+
+async function runWithSignals(options: RunOptions, signals: CaughtSignals, startedAtMs: number): Promise<RunOutcome> {
   const log = createLogger({ command: 'run', verbosity: options.verbosity, startedAtMs });
   log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
   // A URL that nothing can be kept under is a mistake on the command line, not a failed restore.
@@ -66,16 +75,21 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
   try {
     let plan: Plan;
     try {
-      const start = await planStart(options, log);
-      plan = { ...start, ownIds: await findIds(options, start, log) };
+      plan = await signals.unlessEnded(makePlan(options, log));
     } catch (error) {
+      if (error instanceof FastFreezeError && error.code === 'aborted') throw error;
       return { exitCode: EXIT_RESTORE_FAILED, error: asFastFreezeError(error, 'fetch the image manifest') };
     }
     if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
-    return await runSupervised(options, job, plan, log, startedAtMs);
+    return await runSupervised(options, job, plan, signals, log, startedAtMs);
   } finally {
     releaseJob(job);
   }
+}
+
+async function makePlan(options: RunOptions, log: Logger): Promise<Plan> {
+  const start = await planStart(options, log);
+  return { ...start, ownIds: await findIds(options, start, log) };
 }
 
 interface Plan {
@@ -135,12 +149,13 @@ async function runSupervised(
   options: RunOptions,
   job: JobDirectory,
   plan: Plan,
+  signals: CaughtSignals,
   log: Logger,
   startedAtMs: number,
 ): Promise<RunOutcome> {
   const privileged = isPrivileged();
   const { ownIds } = plan;
-  const criu = await findCriu({ env: process.env, privileged });
+  const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
   if (criu.warning !== undefined) log.warn(criu.warning);
   const terminal = openTerminal(options.verbosity);
   const config: SupervisorConfig = {
@@ -168,13 +183,19 @@ async function runSupervised(
     ...(process.env['UV_THREADPOOL_SIZE'] === undefined ? {} : { threadPoolSize: process.env['UV_THREADPOOL_SIZE'] }),
   };
   try {
-    return await supervise(config, plan, job, log);
+    return await supervise(config, plan, job, signals, log);
   } finally {
     terminal.restore();
   }
 }
 
-async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory, log: Logger): Promise<RunOutcome> {
+async function supervise(
+  config: SupervisorConfig,
+  plan: Plan,
+  job: JobDirectory,
+  signals: CaughtSignals,
+  log: Logger,
+): Promise<RunOutcome> {
   const launched = launch({
     command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
     container: config.container,
@@ -184,7 +205,7 @@ async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory
     lockFd: job.lockFd,
   });
   const conversation = converse(launched, config);
-  const stopForwarding = forwardSignals(conversation.send, config);
+  signals.forward((name) => forwardSignal(name, conversation.send, config));
   try {
     const exitCode = await launched.exited;
     const { last, heard, prefix } = conversation.state();
@@ -197,7 +218,7 @@ async function supervise(config: SupervisorConfig, plan: Plan, job: JobDirectory
     }
     return { exitCode: EXIT_FAILED, error: supervisorLost(exitCode) };
   } finally {
-    stopForwarding();
+    signals.forward(undefined);
     launched.channel.destroy();
   }
 }
@@ -271,23 +292,68 @@ function emptySpoolOf(config: SupervisorConfig, url: string): void {
   );
 }
 
-function forwardSignals(send: (message: LauncherMessage) => void, config: SupervisorConfig): () => void {
+type ForwardedSignal = (typeof FORWARDED)[number];
+
+interface CaughtSignals {
+  /** Who gets them from now on; first the ones that came before. Undefined: nobody any more. */
+  forward(to: ((name: ForwardedSignal) => void) | undefined): void;
+  /** Wait for a step before the job exists; a signal that would end the job ends the wait, with `aborted`. */
+  unlessEnded<T>(step: Promise<T>): Promise<T>;
+  stop(): void;
+}
+
+/** From the first moment on: a signal that comes while the job is still being prepared reaches it all the same. */
+function catchSignals(): CaughtSignals {
+  const early: ForwardedSignal[] = [];
+  const ignored = ignoredSignals();
+  let endEarly: (error: Error) => void = () => undefined;
+  const ended = new Promise<never>((_, reject) => (endEarly = reject));
+  // Whoever waits sees it; when nobody does, the signal is still among the early ones.
+  ended.catch(() => undefined);
+  let target: ((name: ForwardedSignal) => void) | undefined = (name) => {
+    early.push(name);
+    if (ENDING.includes(name) && !ignored.includes(signalNumber(name) ?? 0)) endEarly(cameFirst(name));
+  };
   const handlers = FORWARDED.map((name) => {
-    const number = signalNumber(name) ?? 0;
-    const handler = (): void => {
-      if (config.ignoredSignals.includes(number)) return;
-      if (name === 'SIGWINCH' && config.outer.terminal[0]) {
-        send({ type: 'window-size', size: readWindowSize(0).toString('base64') });
-      } else {
-        send({ type: 'signal', signal: number });
-      }
-    };
+    const handler = (): void => target?.(name);
     process.on(name, handler);
     return [name, handler] as const;
   });
-  return () => {
-    for (const [name, handler] of handlers) process.off(name, handler);
+  return {
+    forward: (to) => {
+      target = to;
+      if (to !== undefined) for (const name of early.splice(0)) to(name);
+    },
+    unlessEnded: (step) => Promise.race([step, ended]),
+    stop: () => {
+      for (const [name, handler] of handlers) process.off(name, handler);
+    },
   };
+}
+
+const ENDING: readonly string[] = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
+function cameFirst(signal: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'aborted',
+    op: 'get the application ready',
+    reason: `${signal} came first`,
+    hint: 'the same command starts or continues it',
+  });
+}
+
+function forwardSignal(
+  name: ForwardedSignal,
+  send: (message: LauncherMessage) => void,
+  config: SupervisorConfig,
+): void {
+  const number = signalNumber(name) ?? 0;
+  if (config.ignoredSignals.includes(number)) return;
+  if (name === 'SIGWINCH' && config.outer.terminal[0]) {
+    send({ type: 'window-size', size: readWindowSize(0).toString('base64') });
+  } else {
+    send({ type: 'signal', signal: number });
+  }
 }
 
 interface OuterTerminal {

@@ -46,7 +46,8 @@ for (const identity of ['root', 'user'] as const) {
         job.signal('SIGTERM');
         const { code } = await job.ends();
         // Before the application is ready the run ends and says so; after that the signal is the application's.
-        if (job.stderr.includes('Application is ready')) expect(code).toBe(143);
+        // A loaded machine may not even have started Node.js: then it dies of the signal like any program, and nothing was begun.
+        if (job.stderr === '' || job.stderr.includes('Application is ready')) expect(code).toBe(143);
         else {
           expect(code).toBe(170);
           expect(job.stderr).toMatch(/SIGTERM came first/);
