@@ -141,6 +141,8 @@ async function compare(
 
 async function measureUndisturbed(bench: Bench, contestant: Contestant, workload: Workload): Promise<Measurement> {
   let best: Measurement | undefined;
+  // What the kernel does for hundreds of processes that come and go is charged to none that is left to ask.
+  const isCrowd = workload.processes > 1;
   const disturbance = ({ foreignShares }: Measurement): number => Math.max(...foreignShares);
   for (let attempt = 0; attempt <= Number(values.repeats); attempt++) {
     const one = await measure(bench, contestant, workload);
@@ -148,10 +150,10 @@ async function measureUndisturbed(bench: Bench, contestant: Contestant, workload
     process.stderr.write(
       `bench:   ${contestant.name.padEnd(24)} frozen ${one.frozenSeconds.toFixed(2)} s, durable ${one.durableSeconds.toFixed(2)} s, ` +
         `${(one.dumpPeakBytes / 1e6).toFixed(0)} MB; restore ${one.restoreSeconds.toFixed(2)} s, ${(one.restorePeakBytes / 1e6).toFixed(0)} MB` +
-        `${share > MAX_FOREIGN_SHARE ? `; disturbed: others took ${(share * 100).toFixed(0)}%` : ''}\n`,
+        `${share > MAX_FOREIGN_SHARE && !isCrowd ? `; disturbed: others took ${(share * 100).toFixed(0)}%` : ''}\n`,
     );
     if (best === undefined || share < disturbance(best)) best = one;
-    if (share <= MAX_FOREIGN_SHARE) break;
+    if (share <= MAX_FOREIGN_SHARE || isCrowd) break;
   }
   if (best === undefined) throw new Error('nothing was measured');
   return best;
