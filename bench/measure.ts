@@ -37,7 +37,7 @@ const SETTLE_MS = 150;
 
 export async function measure(bench: Bench, contestant: Contestant, workload: Workload): Promise<Measurement> {
   clean(bench);
-  const needBytes = workload.bytes + workload.processes * (2 << 20) + (256 << 20);
+  const needBytes = workload.bytes + workload.processes * (12 << 20) + (256 << 20);
   const app = await startApp(bench, workload);
   let dumped;
   try {

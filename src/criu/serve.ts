@@ -26,7 +26,7 @@ export function startServing(options: { directory: string; poller: Poller; image
   const socketPath = join(options.directory, 'streamer-serve.sock');
   const listenFd = listenUnix(socketPath);
   const outlets = new Set<Outlet>();
-  const loans: Loans = { bytes: 0, maxBytes: MAX_LENT_BYTES };
+  const loans: Loans = { bytes: 0, maxBytes: MAX_LENT_BYTES, outlets: 0 };
   let connection: { fd: number; watch: Watch } | undefined;
   let listening = true;
   let closed = false;
@@ -70,10 +70,14 @@ export function startServing(options: { directory: string; poller: Poller; image
       throw error;
     }
     // Of page files CRIU knows the length; where it reads to the end, it must not have to wait for that end.
-    const outlet = createOutlet(poller, fd, name.startsWith('pages-') ? loans : undefined);
+    const isPages = name.startsWith('pages-');
+    const outlet = createOutlet(poller, fd, isPages ? loans : undefined);
     outlets.add(outlet);
-    pump(file, outlet, (bytes) => (servedBytes += bytes)).then(() => {
+    if (isPages) loans.outlets++;
+    const served = (bytes: number): void => void (servedBytes += bytes);
+    pump(file, outlet, loans, served).then(() => {
       outlets.delete(outlet);
+      if (isPages) loans.outlets--;
       outlet.close();
       file.close();
     }, fail);
@@ -127,8 +131,15 @@ export function startServing(options: { directory: string; poller: Poller; image
 }
 
 /** Write one file, chunk by chunk, each verified before its first byte leaves. */
-async function pump(file: ImageFileReader, outlet: Outlet, count: (bytes: number) => void): Promise<void> {
+async function pump(
+  file: ImageFileReader,
+  outlet: Outlet,
+  loans: Loans,
+  count: (bytes: number) => void,
+): Promise<void> {
   for (;;) {
+    // Of many processes most wait for a CPU: memory that is brought for them too early lacks those that could go on.
+    if (isCrowd(loans)) await outlet.emptied();
     const piece = await file.next();
     if (piece === undefined) break;
     const { length } = piece.bytes;
@@ -144,6 +155,8 @@ interface Outlet {
    * outlet's, which releases it as soon as its memory is nobody's any more.
    */
   write(piece: Piece): Promise<boolean>;
+  /** Resolves when CRIU has read all of it: a piece that comes next goes into the pipe whole. */
+  emptied(): Promise<void>;
   /** Resolves when CRIU has read what was lent to the pipe: only then may it be closed. */
   drained(): Promise<void>;
   close(): void;
@@ -166,7 +179,16 @@ const MAX_DRAIN_INTERVAL_MS = 50;
 interface Loans {
   bytes: number;
   maxBytes: number;
+  /** Page files that are being served. */
+  outlets: number;
 }
+
+/** More page files at once than memory in flight can serve well while each keeps some. */
+function isCrowd(loans: Loans): boolean {
+  return loans.outlets > MAX_OUTLETS_AHEAD;
+}
+
+const MAX_OUTLETS_AHEAD = 3;
 
 interface Loan {
   readonly piece: Piece;
@@ -187,6 +209,7 @@ function createOutlet(poller: Poller, fd: number, loans: Loans | undefined): Out
   let isLent = false;
   let done: ((delivered: boolean) => void) | undefined;
   let closed = false;
+  let isRead = true;
   /** Bytes that the pipe has taken. */
   let taken = 0;
   let lent: Loan[] = [];
@@ -224,6 +247,7 @@ function createOutlet(poller: Poller, fd: number, loans: Loans | undefined): Out
   };
 
   const nobodyReads = (): void => {
+    isRead = false;
     finish(false);
     giveBack(() => true);
   };
@@ -261,7 +285,7 @@ function createOutlet(poller: Poller, fd: number, loans: Loans | undefined): Out
 
   /** A piece that cannot be lent is copied: then it is free as soon as it is in the pipe. */
   const lend = (bytes: Uint8Array): boolean => {
-    if (loans === undefined || bytes.length < MIN_LENT_BYTES) return false;
+    if (loans === undefined || bytes.length < MIN_LENT_BYTES || isCrowd(loans)) return false;
     if (loans.bytes + bytes.length > loans.maxBytes) settle();
     if (loans.bytes + bytes.length > loans.maxBytes) return false;
     loans.bytes += bytes.length;
@@ -282,14 +306,12 @@ function createOutlet(poller: Poller, fd: number, loans: Loans | undefined): Out
         done = resolve;
         push();
       }),
-    async drained() {
-      let intervalMs = MIN_DRAIN_INTERVAL_MS;
-      for (; !closed; intervalMs = Math.min(2 * intervalMs, MAX_DRAIN_INTERVAL_MS)) {
-        settle();
-        if (lent.length === 0) return;
-        await new Promise((resolve) => setTimeout(resolve, intervalMs));
-      }
-    },
+    emptied: () => polling(() => closed || !isRead || readableBytes(fd) === 0),
+    drained: () =>
+      polling(() => {
+        if (!closed) settle();
+        return closed || lent.length === 0;
+      }),
     close() {
       if (closed) return;
       closed = true;
@@ -299,6 +321,14 @@ function createOutlet(poller: Poller, fd: number, loans: Loans | undefined): Out
       closeFd(fd);
     },
   };
+}
+
+/** Ask at growing intervals: a pipe tells nobody when it has become empty. */
+async function polling(isOver: () => boolean): Promise<void> {
+  let intervalMs = MIN_DRAIN_INTERVAL_MS;
+  for (; !isOver(); intervalMs = Math.min(2 * intervalMs, MAX_DRAIN_INTERVAL_MS)) {
+    await new Promise((resolve) => setTimeout(resolve, intervalMs));
+  }
 }
 
 const NOTHING = new Uint8Array(0);

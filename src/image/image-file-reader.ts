@@ -24,7 +24,12 @@ export interface FileReaderContext {
   readonly source: ChunkSource;
   readonly cache: ChunkCache;
   readonly slices: SliceList;
+  /** Files that are being read and have whole chunks. */
+  readonly large: Set<FileReader>;
 }
+
+/** With more large files than this being read, none fetches ahead: memory goes to those whose turn it is. */
+const MAX_FILES_AHEAD = 3;
 
 /** Chunks of one file that are fetched before they are asked for. */
 const PREFETCHED_CHUNKS = 4;
@@ -61,6 +66,7 @@ export class FileReader implements ImageFileReader {
 
   async next(): Promise<Piece | undefined> {
     this.assertOpen();
+    if (this.wantsBlock()) this.context.large.add(this);
     if (this.ahead.length === 0) {
       if (this.nextExtent === this.endExtent) return undefined;
       const block = this.wantsBlock() ? await this.context.blocks.file.takenUnlessStalled(STALL_MS) : undefined;
@@ -77,6 +83,7 @@ export class FileReader implements ImageFileReader {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    this.context.large.delete(this);
     for (const { loaded, block } of this.ahead.splice(0)) {
       const give = (): void => this.context.blocks.file.give(block);
       loaded.then(give, give);
@@ -90,6 +97,7 @@ export class FileReader implements ImageFileReader {
 
   private fetchMore(): void {
     const { file } = this.context.blocks;
+    if (this.context.large.size > MAX_FILES_AHEAD) return;
     while (this.ahead.length < PREFETCHED_CHUNKS && file.free > SPARE_BLOCKS && this.wantsBlock()) {
       const block = file.take();
       if (block === undefined) return;

@@ -47,7 +47,14 @@ export async function openImage(options: OpenImageOptions): Promise<ImageReader>
   checkShards(image, index);
   const blocks = options.blocks ?? createBlockPool();
   const source = new ChunkSource(store, index, blocks);
-  return new Reader({ index, blocks, source, cache: new ChunkCache(source), slices: new SliceList() });
+  return new Reader({
+    index,
+    blocks,
+    source,
+    cache: new ChunkCache(source),
+    slices: new SliceList(),
+    large: new Set(),
+  });
 }
 
 class Reader implements ImageReader {

@@ -170,6 +170,44 @@ describe('what CRIU writes comes back', () => {
     await roundTrip(files, () => 100_000, { blocks });
   }, 60_000);
 
+  test('of many page files whose readers wait for a CPU, hardly any chunk is brought twice', async () => {
+    const poller = makePoller();
+    const store = makeStore();
+    const { capture, criu, writer } = await startDump(poller, store);
+    const files = new Map(Array.from({ length: 24 }, (_, i) => [`pages-${i}.img`, noise(3_000_000 + i * 4096, i + 1)]));
+    for (const [name, bytes] of files) await criu.dump(name, bytes);
+    criu.disconnect();
+    await within('the capture', capture.complete());
+    let reads = 0;
+    const counting: Store = {
+      ...store,
+      openReader: async (name) => {
+        const reader = await store.openReader(name);
+        const read = (offset: number, into: Uint8Array): Promise<void> => {
+          reads++;
+          return reader.read(offset, into);
+        };
+        return { sizeBytes: reader.sizeBytes, read, close: () => reader.close() };
+      },
+    };
+    const restoring = await startRestore(poller, counting, writer);
+    const fds = new Map<string, number>();
+    for (const name of files.keys()) fds.set(name, (await restoring.criu.openForRestore(name)) ?? -1);
+    // All are open, and for a while nobody reads; then each has its turn, the last first.
+    await sleep(300);
+    for (const [name, bytes] of [...files].reverse()) {
+      const found = await within(
+        name,
+        readAll(poller, fds.get(name) ?? -1, () => 1 << 20),
+      );
+      closeFd(fds.get(name) ?? -1);
+      expect(found.equals(bytes)).toBe(true);
+    }
+    expect(reads).toBeLessThan(1.5 * restoring.image.index.chunks.length);
+    endRestore(restoring);
+    poller.close();
+  }, 60_000);
+
   test('a file that is written slowly holds up none of the others, nor does one that is read slowly', async () => {
     const poller = makePoller();
     const store = makeStore();
