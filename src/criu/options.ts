@@ -48,6 +48,8 @@ export function dumpArguments(setup: CriuSetup, options: DumpOptions): string[] 
 
 export interface RestoreOptions {
   readonly inherited: readonly InheritedResource[];
+  /** Script that CRIU runs when everything is back and nothing runs yet; its failure ends what was restored. */
+  readonly gateScript?: string;
   readonly leaveStopped: boolean;
 }
 
@@ -60,6 +62,7 @@ export function restoreArguments(setup: CriuSetup, options: RestoreOptions): str
     '--restore-sibling',
     '--restore-detached',
     ...options.inherited.flatMap(({ fd, resource }) => ['--inherit-fd', `fd[${fd}]:${resource}`]),
+    ...(options.gateScript === undefined ? [] : ['--action-script', options.gateScript]),
     ...(options.leaveStopped ? ['--leave-stopped'] : []),
     ...setup.extraOptions,
   ];

@@ -79,9 +79,10 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
       directory,
       inherited: stdio.inherited,
       leaveStopped: config.leaveStopped,
+      poller: job.poller,
       adopt: (child) => job.children.adopt(child),
     });
-    const code = await Promise.race([criu.exited, serving.failed]);
+    const code = await Promise.race([criu.exited, serving.failed, verifiedBeforeItRuns(criu, image)]);
     if (code !== 0) {
       // CRIU's own complaint may only echo that we closed a pipe on it over a bad chunk.
       await Promise.race([serving.failed, new Promise((resolve) => setTimeout(resolve, 20))]);
@@ -102,6 +103,14 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     image.close();
     rmSync(directory, { recursive: true, force: true });
   }
+}
+
+/** What CRIU did not ask for is checked too, before anything runs. Rejects at the first damage, and never resolves. */
+async function verifiedBeforeItRuns(criu: RestoreProcess, image: ImageReader): Promise<never> {
+  await criu.gateReached;
+  await image.verifyRest();
+  criu.release();
+  return await new Promise<never>(() => undefined);
 }
 
 async function readPending(image: ImageReader, record: AppRecord): Promise<Map<StreamRecord['role'], Buffer>> {

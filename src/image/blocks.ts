@@ -91,7 +91,8 @@ export class BlockList {
 // The data starts on a cache line of its own, so the header has some unused room before it.
 const FRONT_BYTES = 64;
 
-function makeBlock(): Block {
+/** A block that belongs to no list. */
+export function makeBlock(): Block {
   const whole = Buffer.allocUnsafeSlow(FRONT_BYTES + MAX_CHUNK_BYTES);
   const data = whole.subarray(FRONT_BYTES);
   return {

@@ -26,6 +26,8 @@ export interface ImageReader {
   open(name: string): ImageFileReader | undefined;
   /** A whole file of at most `maxBytes`. Missing: `not-found`; larger: `image`. */
   readAll(name: string, maxBytes: number): Promise<Buffer>;
+  /** Check every chunk that no file was read from yet: damage anywhere is damage. */
+  verifyRest(): Promise<void>;
   /** No more reads begin; files that are open fail. Idempotent. */
   close(): void;
 }
@@ -95,6 +97,10 @@ class Reader implements ImageReader {
     } finally {
       reader.close();
     }
+  }
+
+  verifyRest(): Promise<void> {
+    return this.context.source.verifyRest();
   }
 
   close(): void {

@@ -137,9 +137,11 @@ async function killDuringRestore(identity: Identity, victim: Victim, choices: Ch
     }
     await sleep(300);
     if (second.running) {
-      // Killed before it was ready, it must end with an error by itself; after that it may as well run on.
-      if (survived || isReady()) signalPid(second.pid, 'SIGKILL');
-      else expect((await second.ends()).code).not.toBe(0);
+      // Killed before it was ready, it ends with an error by itself, or does without the one that was killed.
+      await until('the job to be ready or to end', () => isReady() || !second.running);
+      signalPid(second.pid, 'SIGKILL');
+      const { code } = await second.ends();
+      if (!isReady()) expect(code).not.toBe(0);
     }
     await until(
       'the whole job to be gone',

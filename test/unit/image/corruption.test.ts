@@ -7,6 +7,7 @@ import { FastFreezeError } from '../../../src/base/errors.js';
 import { commitManifest, readManifest } from '../../../src/image/generations.js';
 import { CODECS, type Codec } from '../../../src/image/layout.js';
 import { HINT_NAME } from '../../../src/image/names.js';
+import { openImage } from '../../../src/image/reader.js';
 import { openStore } from '../../../src/store/store.js';
 import { makeDirectory, makeStore, noise, readImage, writeImage } from './support.js';
 
@@ -52,6 +53,34 @@ describe.each(CODECS)('an image with codec %s', (codec: Codec) => {
     expect(error?.code).toBe('image');
     expect(error?.message).toContain(object);
   };
+
+  test('of which little is read is still checked to the last byte', async () => {
+    const check = async (directory: string): Promise<unknown> => {
+      const store = openStore(directory);
+      const image = await openImage({ store, manifest: await readManifest(store, 'newest') });
+      try {
+        await image.readAll('core-1.img', 1 << 20);
+        await image.verifyRest();
+        return undefined;
+      } catch (error) {
+        return error;
+      } finally {
+        image.close();
+      }
+    };
+    expect(await check(good)).toBeUndefined();
+    for (const name of objects.filter((object) => object.endsWith('.ffs'))) {
+      const size = statSync(join(good, name)).size;
+      for (let at = 0; at < size; at += Math.ceil(size / 40)) {
+        const directory = copyOf();
+        const bytes = readFileSync(join(directory, name));
+        bytes[at] = (bytes[at] ?? 0) ^ 4;
+        writeFileSync(join(directory, name), bytes);
+        expect(await check(directory)).toMatchObject({ code: 'image', subject: name });
+        rmSync(directory, { recursive: true });
+      }
+    }
+  });
 
   test('restores as it is, with or without the hint', async () => {
     const directory = copyOf();
