@@ -28,6 +28,7 @@ export function createFileStore(directory: string): Store {
         await writeDurably(probe, Buffer.from('probe'));
         await unlink(probe);
       });
+      return { fencing: 'atomic' };
     },
 
     createWriter(name) {

@@ -2,6 +2,10 @@
 import { FastFreezeError } from '../base/errors.js';
 import { createFileStore } from './file-store.js';
 import { parseFileUrl } from './file-url.js';
+import { lazyStore } from './lazy-store.js';
+import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
+import { createObjectStore } from './object/object-store.js';
+import { withRetries } from './object/retry.js';
 
 export interface ObjectInfo {
   readonly name: string;
@@ -9,6 +13,9 @@ export interface ObjectInfo {
   /** When it appeared or was last written, by the store's clock. */
   readonly modifiedAtMs: number;
 }
+
+/** Whether `createIfAbsent` holds against twins that write at the same instant, or is only as good as looking first. */
+export type Fencing = 'atomic' | 'best-effort';
 
 /**
  * Bytes by name, in one flat place per job. Knows nothing of what the bytes mean.
@@ -21,7 +28,7 @@ export interface Store {
   /** How a user would name this place; `openStore(url)` finds it again. */
   readonly url: string;
   /** Make the place and prove that it can be written, so that a checkpoint fails before it freezes anything. */
-  prepare(): Promise<void>;
+  prepare(): Promise<{ readonly fencing: Fencing }>;
   /** Begin an object that appears under `name` only at `finish()`, replacing what may stand there. */
   createWriter(name: string): Promise<StoreWriter>;
   /** THE commit primitive: of any number of callers, on any machines, exactly one gets `created` for a name. */
@@ -66,6 +73,13 @@ export interface StoreReader {
 export function openStore(url: string): Store {
   const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1]?.toLowerCase();
   if (scheme === 'file' || (scheme === undefined && url.startsWith('/'))) return createFileStore(parseFileUrl(url));
+  if (scheme === 's3') {
+    const place = parseBucketUrl(url);
+    return lazyStore(formatBucketUrl('s3', place), async () => {
+      const { createS3Client } = await import('./s3/s3-client.js');
+      return createObjectStore(withRetries(createS3Client(place, process.env)));
+    });
+  }
   throw new FastFreezeError({
     code: 'usage',
     op: 'use the image URL',
@@ -77,6 +91,6 @@ export function openStore(url: string): Store {
 
 function unusable(scheme: string | undefined): string {
   if (scheme === undefined) return 'it is neither a URL nor an absolute path';
-  if (scheme === 's3' || scheme === 'gs') return `${scheme}: is not supported yet`;
+  if (scheme === 'gs') return `${scheme}: is not supported yet`;
   return `${scheme}: is not a kind of store`;
 }

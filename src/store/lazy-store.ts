@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { Store } from './store.js';
+
+/** A store whose code is loaded by its first use: a cloud's SDK costs tenths of a second and tens of megabytes. */
+export function lazyStore(url: string, load: () => Promise<Store>): Store {
+  let loaded: Promise<Store> | undefined;
+  const store = (): Promise<Store> => (loaded ??= load());
+  return {
+    url,
+    prepare: async () => (await store()).prepare(),
+    createWriter: async (name) => (await store()).createWriter(name),
+    createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),
+    put: async (name, bytes) => (await store()).put(name, bytes),
+    read: async (name, offset, into) => (await store()).read(name, offset, into),
+    openReader: async (name) => (await store()).openReader(name),
+    size: async (name) => (await store()).size(name),
+    list: async (prefix) => (await store()).list(prefix),
+    remove: async (name) => (await store()).remove(name),
+    sweepUnfinished: async (isMeant, idleMs) => (await store()).sweepUnfinished(isMeant, idleMs),
+  };
+}

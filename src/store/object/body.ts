@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+import { Readable } from 'node:stream';
+import { FastFreezeError } from '../../base/errors.js';
+
+/**
+ * Read a response's body into memory of the caller's. Resolves to its length. A body that is shorter than announced, or
+ * that stalls, is a passing error: a clean end proves nothing.
+ */
+export async function fillFromStream(
+  body: unknown,
+  announcedBytes: number | undefined,
+  into: Uint8Array,
+  idleMs: number,
+): Promise<number> {
+  if (!(body instanceof Readable)) throw broken('the answer has no body');
+  const wantedBytes = Math.min(announcedBytes ?? into.length, into.length);
+  if (announcedBytes !== undefined && announcedBytes > into.length) {
+    body.destroy();
+    throw broken('the service sent more than was asked for');
+  }
+  let filled = 0;
+  let idle = setTimeout(stall, idleMs);
+  function stall(): void {
+    (body as Readable).destroy(broken(`nothing came for ${Math.round(idleMs / 1000)} s`));
+  }
+  try {
+    for await (const piece of body as AsyncIterable<Buffer>) {
+      clearTimeout(idle);
+      idle = setTimeout(stall, idleMs);
+      if (filled + piece.length > into.length) throw broken('the service sent more than was asked for');
+      into.set(piece, filled);
+      filled += piece.length;
+    }
+  } finally {
+    clearTimeout(idle);
+  }
+  if (announcedBytes !== undefined && filled < wantedBytes) throw broken('the answer ended early');
+  return filled;
+}
+
+function broken(reason: string): FastFreezeError {
+  return new FastFreezeError({ code: 'store', op: 'read an answer', reason, passing: true });
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** What a list says of an object. */
+export interface ListedObject {
+  readonly name: string;
+  readonly sizeBytes: number;
+  readonly modifiedAtMs: number;
+}
+
+/** Bytes of an upload that has begun; nobody sees them before `completeUpload`. */
+export interface Upload {
+  readonly name: string;
+  /** The service's own name for it. */
+  readonly id: string;
+}
+
+export interface UnfinishedUpload extends Upload {
+  readonly startedAtMs: number;
+}
+
+/** What `completeUpload` must be told of every part, in order. */
+export interface UploadedPart {
+  readonly number: number;
+  readonly sizeBytes: number;
+  /** The service's receipt for it; empty where there is none. */
+  readonly receipt: string;
+  /** As it was sent, where the service wants to be told again. */
+  readonly checksum?: string;
+}
+
+export interface CallOptions {
+  /** Ends the call, with an `aborted` error. */
+  readonly signal: AbortSignal;
+}
+
+/**
+ * One cloud's object storage below one prefix: single requests, each tried once. What is common to all clouds (parts,
+ * retries, read-ahead, budgets) stands above this interface and is written once; a client only speaks its SDK and turns
+ * its errors into ours.
+ *
+ * Errors: `not-found` for a missing object; `conflict` for a condition that does not hold; `passing: true` when the same
+ * request may succeed later; the rest `store`, with a remedy.
+ */
+export interface ObjectClient {
+  /** How a user would name this place. */
+  readonly url: string;
+  /** Parts of one upload that may be under way at once: 1 where a service takes them only in order. */
+  readonly maxParallelParts: number;
+
+  /** Write a small object in one request. With `ifAbsent` the service itself must refuse with `conflict` if it is there. */
+  put(name: string, bytes: Uint8Array, options: CallOptions & { readonly ifAbsent: boolean }): Promise<void>;
+  /** Fill `into` from `offset`; resolves to the bytes there were, fewer only at the object's end. An early end: passing. */
+  get(name: string, offset: number, into: Uint8Array, options: CallOptions): Promise<number>;
+  /** Undefined when there is none. */
+  head(name: string, options: CallOptions): Promise<ListedObject | undefined>;
+  /** All whose name starts with `prefix`, in any order; pages are fetched inside. */
+  list(prefix: string, options: CallOptions): Promise<ListedObject[]>;
+  /** Removing what is not there is no error. */
+  remove(name: string, options: CallOptions): Promise<void>;
+
+  beginUpload(name: string, options: CallOptions): Promise<Upload>;
+  putPart(
+    upload: Upload,
+    part: { readonly number: number; readonly offset: number; readonly isLast: boolean },
+    bytes: Uint8Array,
+    options: CallOptions,
+  ): Promise<UploadedPart>;
+  completeUpload(upload: Upload, parts: readonly UploadedPart[], options: CallOptions): Promise<void>;
+  abortUpload(upload: Upload, options: CallOptions): Promise<void>;
+  listUploads(options: CallOptions): Promise<UnfinishedUpload[]>;
+}

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
+import { FastFreezeError } from '../../base/errors.js';
+import { assertName, notFound, truncated } from '../store-error.js';
+import type { Fencing, Store } from '../store.js';
+import type { ObjectClient } from './object-client.js';
+import { openObjectReader } from './object-reader.js';
+import { createObjectWriter } from './object-writer.js';
+import { createPartPool } from './part-pool.js';
+
+/** A store in the cloud: everything above single requests, the same for all clouds. */
+export function createObjectStore(client: ObjectClient): Store {
+  const life = new AbortController();
+  const call = { signal: life.signal };
+  const parts = createPartPool();
+  let fencing: Fencing | undefined;
+
+  const store: Store = {
+    url: client.url,
+
+    async prepare() {
+      fencing ??= await probe(client, life.signal);
+      return { fencing };
+    },
+
+    createWriter(name) {
+      assertName(name);
+      return createObjectWriter({ client, name, parts });
+    },
+
+    async createIfAbsent(name, bytes) {
+      assertName(name);
+      fencing ??= await probe(client, life.signal);
+      return fencing === 'atomic'
+        ? await createAtomically(client, name, bytes, life.signal)
+        : await createWithLuck(client, name, bytes, life.signal);
+    },
+
+    async put(name, bytes) {
+      assertName(name);
+      await client.put(name, bytes, { ...call, ifAbsent: false });
+    },
+
+    async read(name, offset, into) {
+      assertName(name);
+      if (into.length === 0) return;
+      const got = await client.get(name, offset, into, call);
+      if (got < into.length) throw truncated(`${client.url}/${name}`, offset + into.length, offset + got);
+    },
+
+    async openReader(name) {
+      assertName(name);
+      const found = await client.head(name, call);
+      if (found === undefined) throw notFound(`${client.url}/${name}`);
+      return openObjectReader(client, name, found.sizeBytes);
+    },
+
+    async size(name) {
+      assertName(name);
+      return (await client.head(name, call))?.sizeBytes;
+    },
+
+    async list(prefix) {
+      const found = await client.list(prefix, call);
+      return found.sort((one, other) => (one.name < other.name ? -1 : 1));
+    },
+
+    async remove(name) {
+      assertName(name);
+      await client.remove(name, call);
+    },
+
+    async sweepUnfinished(isMeant, idleMs) {
+      const stale = (await client.listUploads(call)).filter(
+        (upload) => isMeant(upload.name) && upload.startedAtMs <= Date.now() - idleMs,
+      );
+      for (const upload of stale) await client.abortUpload(upload, call);
+      return stale.length;
+    },
+  };
+  return store;
+}
+
+/**
+ * Prove that the place can be written, and find out whether it keeps the promise of "only if absent": some services
+ * answer that they do not know it, and some do not even say so.
+ */
+async function probe(client: ObjectClient, signal: AbortSignal): Promise<Fencing> {
+  const name = `probe-${randomBytes(8).toString('hex')}`;
+  const bytes = Buffer.from('probe');
+  try {
+    await client.put(name, bytes, { signal, ifAbsent: true });
+    await client.put(name, bytes, { signal, ifAbsent: true });
+    return 'best-effort';
+  } catch (error) {
+    if (isConflict(error)) return 'atomic';
+    if (!isUnknownCondition(error)) throw error;
+    await client.put(name, bytes, { signal, ifAbsent: false });
+    return 'best-effort';
+  } finally {
+    // What cannot be removed says so when something that counts is to be removed.
+    await client.remove(name, { signal }).catch(() => undefined);
+  }
+}
+
+async function createAtomically(
+  client: ObjectClient,
+  name: string,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<'created' | 'exists'> {
+  try {
+    await client.put(name, bytes, { signal, ifAbsent: true });
+    return 'created';
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+    // A request whose answer got lost was sent again: then what "exists" is our own. No two writers write the same bytes.
+    return (await holds(client, name, bytes, signal)) ? 'created' : 'exists';
+  }
+}
+
+/** Where the service has no such condition: look, write, and look whether it was our bytes that stayed. */
+async function createWithLuck(
+  client: ObjectClient,
+  name: string,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<'created' | 'exists'> {
+  if ((await client.head(name, { signal })) !== undefined) return 'exists';
+  await client.put(name, bytes, { signal, ifAbsent: false });
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  return (await holds(client, name, bytes, signal)) ? 'created' : 'exists';
+}
+
+/** Twins that looked at the same instant have written by then. */
+const SETTLE_MS = 500;
+
+async function holds(client: ObjectClient, name: string, bytes: Uint8Array, signal: AbortSignal): Promise<boolean> {
+  // One byte more than we wrote, so that a longer object is not taken for ours.
+  const found = Buffer.alloc(bytes.length + 1);
+  const got = await client.get(name, 0, found, { signal });
+  return got === bytes.length && found.subarray(0, got).equals(bytes);
+}
+
+function isConflict(error: unknown): boolean {
+  return error instanceof FastFreezeError && error.code === 'conflict';
+}
+
+function isUnknownCondition(error: unknown): boolean {
+  return error instanceof FastFreezeError && error.code === 'unsupported';
+}

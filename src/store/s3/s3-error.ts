@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError, type ErrorCode } from '../../base/errors.js';
+import { networkReason } from '../object/network-error.js';
+
+export interface S3Call {
+  readonly op: string;
+  readonly subject: string;
+  readonly bucket: string;
+  /** The caller has ended it. */
+  readonly aborted: boolean;
+  readonly timedOut: boolean;
+}
+
+interface Cause {
+  readonly code?: ErrorCode;
+  readonly reason: string;
+  readonly hint?: string;
+  readonly passing?: boolean;
+}
+
+/** What went wrong with a request to S3, in our words, with a remedy. */
+export function s3Error(error: unknown, call: S3Call): FastFreezeError {
+  if (error instanceof FastFreezeError) return error;
+  const { code = 'store', reason, hint, passing = false } = causeOf(error, call);
+  return new FastFreezeError({
+    code,
+    op: call.op,
+    subject: call.subject,
+    reason,
+    ...(hint === undefined ? {} : { hint }),
+    passing,
+    cause: error,
+  });
+}
+
+function causeOf(error: unknown, call: S3Call): Cause {
+  if (call.aborted) return { code: 'aborted', reason: 'asked to stop' };
+  if (call.timedOut) return { reason: 'the service did not answer in time', passing: true };
+  const name = error instanceof Error ? error.name : '';
+  const message = error instanceof Error ? error.message : String(error);
+  const status = statusOf(error);
+  const known = KNOWN[name]?.(call, message);
+  if (known !== undefined) return known;
+  const network = networkReason(error);
+  if (network !== undefined) return { reason: network, hint: NETWORK_HINT, passing: true };
+  if (status === 412 || status === 409) return { code: 'conflict', reason: 'somebody else has written it first' };
+  if (status === 501) return { code: 'unsupported', reason: `the service does not know this request: ${message}` };
+  if (status === 403) return denied(call, message);
+  if (status === 404) return { code: 'not-found', reason: `it does not exist (${name || message})` };
+  if (status === 301 || status === 307 || status === 400) {
+    const elsewhere = /region|PermanentRedirect|endpoint/iu.test(`${name} ${message}`);
+    if (elsewhere) return wrongRegion(call);
+  }
+  if (status !== undefined && (status >= 500 || status === 429 || status === 408)) {
+    return { reason: `the service failed with ${status} (${name || message})`, passing: true };
+  }
+  if (name === 'CredentialsProviderError' || /credential/iu.test(message)) return noCredentials(message);
+  return { reason: `${name === '' || name === 'Error' ? '' : `${name}: `}${message}` };
+}
+
+const NETWORK_HINT = 'see whether this machine reaches the service (AWS_ENDPOINT_URL, proxy, firewall)';
+
+const KNOWN: Readonly<Record<string, (call: S3Call, message: string) => Cause>> = {
+  NoSuchBucket: ({ bucket }) => ({
+    code: 'not-found',
+    reason: `there is no bucket ${bucket}`,
+    hint: `make it (aws s3 mb s3://${bucket}), or correct the URL`,
+  }),
+  AccessDenied: denied,
+  AllAccessDisabled: denied,
+  InvalidAccessKeyId: () => ({
+    reason: 'the service does not know the access key',
+    hint: 'correct the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE or the role of this machine)',
+  }),
+  SignatureDoesNotMatch: () => ({
+    reason: 'the service refuses the signature: the secret key is wrong, or the region',
+    hint: 'correct AWS_SECRET_ACCESS_KEY or AWS_REGION',
+  }),
+  ExpiredToken: expired,
+  ExpiredTokenException: expired,
+  TokenRefreshRequired: expired,
+  RequestTimeTooSkewed: () => ({
+    reason: "this machine's clock is wrong: it differs from the service's by more than 15 minutes",
+    hint: 'set the clock (timedatectl set-ntp true)',
+  }),
+  PermanentRedirect: wrongRegion,
+  AuthorizationHeaderMalformed: wrongRegion,
+  IllegalLocationConstraintException: wrongRegion,
+  PreconditionFailed: () => ({ code: 'conflict', reason: 'somebody else has written it first' }),
+  ConditionalRequestConflict: () => ({ code: 'conflict', reason: 'somebody else is writing it' }),
+  NotImplemented: (_call, message) => ({
+    code: 'unsupported',
+    reason: `the service does not know this request: ${message}`,
+  }),
+  SlowDown: slow,
+  ServiceUnavailable: slow,
+  Throttling: slow,
+  ThrottlingException: slow,
+  RequestTimeout: slow,
+  InternalError: slow,
+  BadDigest: () => ({ reason: 'bytes were changed on their way to the service', passing: true }),
+  TimeoutError: () => ({ reason: 'the service did not answer in time', hint: NETWORK_HINT, passing: true }),
+  CredentialsProviderError: (_call, message) => noCredentials(message),
+  EntityTooLarge: () => ({ reason: 'the service does not take objects of this size' }),
+  QuotaExceeded: () => ({ reason: 'the quota of the bucket is used up', hint: 'free space there, or lower --keep' }),
+};
+
+function denied({ bucket, op }: S3Call, message: string): Cause {
+  return {
+    reason: `permission denied (${message})`,
+    hint: `allow this identity to ${op} in s3://${bucket} (GetObject, PutObject, DeleteObject, ListBucket, AbortMultipartUpload, ListBucketMultipartUploads)`,
+  };
+}
+
+function expired(): Cause {
+  return {
+    reason: 'the credentials have expired',
+    hint: 'renew them (aws sso login, or a new AWS_SESSION_TOKEN); a role renews itself',
+  };
+}
+
+function wrongRegion({ bucket }: S3Call): Cause {
+  return {
+    reason: `the bucket ${bucket} is in another region`,
+    hint: `set AWS_REGION to that of the bucket (aws s3api get-bucket-location --bucket ${bucket})`,
+  };
+}
+
+function slow(_call: S3Call, message: string): Cause {
+  return { reason: `the service is overloaded (${message})`, passing: true };
+}
+
+function noCredentials(message: string): Cause {
+  return {
+    reason: `there are no credentials (${message.split('\n')[0] ?? ''})`,
+    hint: 'set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role',
+  };
+}
+
+function statusOf(error: unknown): number | undefined {
+  if (typeof error !== 'object' || error === null || !('$metadata' in error)) return undefined;
+  const metadata = error.$metadata as { readonly httpStatusCode?: number } | undefined;
+  return metadata?.httpStatusCode;
+}
