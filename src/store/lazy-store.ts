@@ -4,7 +4,14 @@ import type { Store } from './store.js';
 /** A store whose code is loaded by its first use: a cloud's SDK costs tenths of a second and tens of megabytes. */
 export function lazyStore(url: string, load: () => Promise<Store>): Store {
   let loaded: Promise<Store> | undefined;
-  const store = (): Promise<Store> => (loaded ??= load());
+  const store = (): Promise<Store> => {
+    loaded ??= load().catch((error: unknown) => {
+      // Out of descriptors or memory for a moment: the next call tries again.
+      loaded = undefined;
+      throw error;
+    });
+    return loaded;
+  };
   return {
     url,
     prepare: async () => (await store()).prepare(),

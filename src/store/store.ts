@@ -5,7 +5,8 @@ import { parseFileUrl } from './file-url.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
 import { createObjectStore } from './object/object-store.js';
-import { withRetries } from './object/retry.js';
+import { readRetrySettings, withRetries } from './object/retry.js';
+import { readS3Settings } from './s3/s3-settings.js';
 
 export interface ObjectInfo {
   readonly name: string;
@@ -69,15 +70,17 @@ export interface StoreReader {
   close(): void;
 }
 
-/** The store behind `file:/abs/path` or a plain `/abs/path`. Touches nothing yet. */
+/** The store behind `file:/abs/path`, a plain `/abs/path` or `s3://bucket/path`. Touches nothing yet. */
 export function openStore(url: string): Store {
   const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1]?.toLowerCase();
   if (scheme === 'file' || (scheme === undefined && url.startsWith('/'))) return createFileStore(parseFileUrl(url));
   if (scheme === 's3') {
     const place = parseBucketUrl(url);
+    const settings = readS3Settings(process.env);
+    const retries = readRetrySettings(process.env);
     return lazyStore(formatBucketUrl('s3', place), async () => {
       const { createS3Client } = await import('./s3/s3-client.js');
-      return createObjectStore(withRetries(createS3Client(place, process.env)));
+      return createObjectStore(withRetries(createS3Client(place, settings), retries));
     });
   }
   throw new FastFreezeError({
@@ -85,7 +88,7 @@ export function openStore(url: string): Store {
     op: 'use the image URL',
     subject: JSON.stringify(url),
     reason: unusable(scheme),
-    hint: 'give an absolute path, such as file:/var/lib/jobs/my-job',
+    hint: 'give an absolute path, such as file:/var/lib/jobs/my-job, or s3://BUCKET/PATH',
   });
 }
 

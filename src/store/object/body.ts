@@ -2,6 +2,19 @@
 import { Readable } from 'node:stream';
 import { FastFreezeError } from '../../base/errors.js';
 
+/** What part of an object an answer holds, out of its `Content-Range`. */
+export interface AnsweredRange {
+  readonly start: number;
+  /** Of the whole object; undefined where the service does not say. */
+  readonly totalBytes: number | undefined;
+}
+
+export function parseContentRange(header: string | undefined): AnsweredRange | undefined {
+  const [, start, total] = /^bytes (\d+)-\d+\/(\d+|\*)$/u.exec(header ?? '') ?? [];
+  if (start === undefined) return undefined;
+  return { start: Number(start), totalBytes: total === '*' ? undefined : Number(total) };
+}
+
 /**
  * Read a response's body into memory of the caller's. Resolves to its length. A body that is shorter than announced, or
  * that stalls, is a passing error: a clean end proves nothing.
@@ -13,7 +26,6 @@ export async function fillFromStream(
   idleMs: number,
 ): Promise<number> {
   if (!(body instanceof Readable)) throw broken('the answer has no body');
-  const wantedBytes = Math.min(announcedBytes ?? into.length, into.length);
   if (announcedBytes !== undefined && announcedBytes > into.length) {
     body.destroy();
     throw broken('the service sent more than was asked for');
@@ -34,7 +46,7 @@ export async function fillFromStream(
   } finally {
     clearTimeout(idle);
   }
-  if (announcedBytes !== undefined && filled < wantedBytes) throw broken('the answer ended early');
+  if (announcedBytes !== undefined && filled < announcedBytes) throw broken('the answer ended early');
   return filled;
 }
 

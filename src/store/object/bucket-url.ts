@@ -12,8 +12,9 @@ export interface BucketPath {
  * is that character in the key. Throws `usage`.
  */
 export function parseBucketUrl(url: string): BucketPath {
-  const [, scheme, bucket, path] = /^([a-z0-9]+):\/\/([^/]*)(?:\/(.*))?$/su.exec(url) ?? [];
-  if (scheme === undefined || bucket === undefined) throw refuse(url, 'it has no bucket', 's3://BUCKET/PATH');
+  const [, scheme, bucket, path] = /^([a-z0-9]+):\/\/([^/]*)(?:\/(.*))?$/isu.exec(url) ?? [];
+  if (scheme === undefined || bucket === undefined || bucket === '')
+    throw refuse(url, 'it has no bucket', 's3://BUCKET/PATH');
   if (!/^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$/u.test(bucket)) {
     throw refuse(
       url,

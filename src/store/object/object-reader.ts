@@ -8,9 +8,13 @@ import type { ObjectClient } from './object-client.js';
  * Ranges of one object, each a request of its own. Whoever reads asks for whole chunks, several at once, so that neither
  * latency nor the end of one connection costs much: what broke off is fetched again by the chunk.
  */
-export function openObjectReader(client: ObjectClient, name: string, sizeBytes: number): StoreReader {
+export function openObjectReader(
+  client: ObjectClient,
+  name: string,
+  sizeBytes: number,
+  signal: AbortSignal,
+): StoreReader {
   const subject = `${client.url}/${name}`;
-  const never = new AbortController();
   let closed = false;
   return {
     sizeBytes,
@@ -18,7 +22,7 @@ export function openObjectReader(client: ObjectClient, name: string, sizeBytes: 
       if (closed) throw new FastFreezeError({ code: 'aborted', op: 'read', subject, reason: 'closed' });
       if (into.length === 0) return;
       if (offset + into.length > sizeBytes) throw truncated(subject, offset + into.length, sizeBytes);
-      const got = await client.get(name, offset, into, { signal: never.signal });
+      const got = await client.get(name, offset, into, { signal });
       if (got < into.length) throw truncated(subject, offset + into.length, offset + got);
     },
     close() {

@@ -19,7 +19,7 @@ export function createObjectStore(client: ObjectClient): Store {
     url: client.url,
 
     async prepare() {
-      fencing ??= await probe(client, life.signal);
+      fencing = await probe(client, life.signal);
       return { fencing };
     },
 
@@ -52,7 +52,7 @@ export function createObjectStore(client: ObjectClient): Store {
       assertName(name);
       const found = await client.head(name, call);
       if (found === undefined) throw notFound(`${client.url}/${name}`);
-      return openObjectReader(client, name, found.sizeBytes);
+      return openObjectReader(client, name, found.sizeBytes, life.signal);
     },
 
     async size(name) {
@@ -72,21 +72,34 @@ export function createObjectStore(client: ObjectClient): Store {
 
     async sweepUnfinished(isMeant, idleMs) {
       const stale = (await client.listUploads(call)).filter(
-        (upload) => isMeant(upload.name) && upload.startedAtMs <= Date.now() - idleMs,
+        (upload) => isMeant(upload.name) && isIdle(upload.startedAtMs, idleMs),
       );
       for (const upload of stale) await client.abortUpload(upload, call);
-      return stale.length;
+      // Never one that may be in use: a twin whose probe went away would take the place for one without conditions.
+      const probes = (await client.list(PROBE, call)).filter(
+        (one) => isMeant(one.name) && isIdle(one.modifiedAtMs, Math.max(idleMs, PROBE_IDLE_MS)),
+      );
+      for (const one of probes) await client.remove(one.name, call);
+      return stale.length + probes.length;
     },
   };
   return store;
 }
+
+/** By the service's clock, which need not be ours: what is meant whatever its age is not asked for it. */
+function isIdle(sinceMs: number, idleMs: number): boolean {
+  return idleMs === 0 || sinceMs <= Date.now() - idleMs;
+}
+
+const PROBE = 'probe-';
+const PROBE_IDLE_MS = 3600_000;
 
 /**
  * Prove that the place can be written, and find out whether it keeps the promise of "only if absent": some services
  * answer that they do not know it, and some do not even say so.
  */
 async function probe(client: ObjectClient, signal: AbortSignal): Promise<Fencing> {
-  const name = `probe-${randomBytes(8).toString('hex')}`;
+  const name = `${PROBE}${randomBytes(8).toString('hex')}`;
   const bytes = Buffer.from('probe');
   try {
     await client.put(name, bytes, { signal, ifAbsent: true });
@@ -138,7 +151,11 @@ const SETTLE_MS = 500;
 async function holds(client: ObjectClient, name: string, bytes: Uint8Array, signal: AbortSignal): Promise<boolean> {
   // One byte more than we wrote, so that a longer object is not taken for ours.
   const found = Buffer.alloc(bytes.length + 1);
-  const got = await client.get(name, 0, found, { signal });
+  const got = await client.get(name, 0, found, { signal }).catch((error: unknown) => {
+    // It was removed since: then it was not ours.
+    if (error instanceof FastFreezeError && error.code === 'not-found') return -1;
+    throw error;
+  });
   return got === bytes.length && found.subarray(0, got).equals(bytes);
 }
 

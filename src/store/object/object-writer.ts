@@ -2,7 +2,7 @@
 import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import type { StoreWriter } from '../store.js';
 import type { ObjectClient, Upload, UploadedPart } from './object-client.js';
-import { PART_BYTES, type PartPool } from './part-pool.js';
+import type { PartPool } from './part-pool.js';
 
 export interface ObjectWriterOptions {
   readonly client: ObjectClient;
@@ -21,13 +21,18 @@ class ObjectWriter implements StoreWriter {
   private readonly arrived: UploadedPart[] = [];
   /** Appends take their turn: bytes keep their order. */
   private turn: Promise<void> = Promise.resolve();
-  private filling: Buffer;
+  /** Ours to fill; undefined while we wait for the next one. */
+  private filling: Buffer | undefined;
   private filled = 0;
   private sentBytes = 0;
   private sentParts = 0;
   private upload: Promise<Upload> | undefined;
   private failure: FastFreezeError | undefined;
-  private state: 'open' | 'finished' | 'aborted' = 'open';
+  private state: 'open' | 'finishing' | 'finished' | 'aborted' = 'open';
+  private finishing: Promise<void> | undefined;
+  private aborting: Promise<void> | undefined;
+  /** The object may have appeared, whether or not we were told. */
+  private mayBeThere = false;
 
   constructor(private readonly options: ObjectWriterOptions) {
     this.filling = options.parts.enter();
@@ -41,39 +46,63 @@ class ObjectWriter implements StoreWriter {
     return mine;
   }
 
-  async finish(): Promise<void> {
-    if (this.state !== 'open') throw this.misuse();
+  finish(): Promise<void> {
+    if (this.state !== 'open') return Promise.reject(this.misuse());
+    this.state = 'finishing';
+    this.finishing = this.show();
+    return this.finishing;
+  }
+
+  abort(): Promise<void> {
+    if (this.state === 'finished') return Promise.resolve();
+    this.state = 'aborted';
+    this.aborting ??= this.clear();
+    return this.aborting;
+  }
+
+  private async show(): Promise<void> {
     await this.turn;
     this.throwIfFailed();
-    const { client, name, parts } = this.options;
+    const { client, name } = this.options;
     const signal = this.life.signal;
+    const rest = this.filling?.subarray(0, this.filled) ?? Buffer.alloc(0);
     if (this.upload === undefined) {
-      await client.put(name, this.filling.subarray(0, this.filled), { signal, ifAbsent: false });
+      this.mayBeThere = true;
+      await client.put(name, rest, { signal, ifAbsent: false });
     } else {
       const upload = await this.upload;
-      this.send(this.filling.subarray(0, this.filled), true);
+      await this.waitForTurn();
+      this.send(rest, { isLast: true });
       await Promise.allSettled(this.underWay);
       this.throwIfFailed();
       this.arrived.sort((one, other) => one.number - other.number);
+      this.mayBeThere = true;
       await client.completeUpload(upload, this.arrived, { signal });
     }
+    // Called off while the last request was on its way: `abort` removes what has come of it.
+    this.throwIfFailed();
     this.state = 'finished';
-    parts.leave(this.filling);
+    this.leave();
   }
 
-  async abort(): Promise<void> {
-    if (this.state !== 'open') return;
-    this.state = 'aborted';
-    this.life.abort();
+  private async clear(): Promise<void> {
+    const { client, name } = this.options;
+    this.life.abort(this.misuse());
     await this.turn;
+    await this.finishing?.catch(() => undefined);
     await Promise.allSettled(this.underWay);
-    this.options.parts.leave(this.filling);
+    this.leave();
     const upload = await this.upload?.catch(() => undefined);
-    // One that stays is removed by the next sweep; there is nobody left to tell.
-    if (upload !== undefined) {
-      const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
-      await this.options.client.abortUpload(upload, { signal }).catch(() => undefined);
-    }
+    const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
+    // What stays is removed by the next sweep; there is nobody left to tell.
+    if (upload !== undefined) await client.abortUpload(upload, { signal }).catch(() => undefined);
+    if (this.mayBeThere) await client.remove(name, { signal }).catch(() => undefined);
+  }
+
+  private leave(): void {
+    if (this.filling !== undefined) this.options.parts.give(this.filling);
+    this.filling = undefined;
+    this.options.parts.leave();
   }
 
   private async copy(parts: readonly Uint8Array[]): Promise<void> {
@@ -81,8 +110,9 @@ class ObjectWriter implements StoreWriter {
       for (let done = 0; done < part.length;) {
         this.throwIfFailed();
         // Only now is it known that this part is not the last.
-        if (this.filled === PART_BYTES) await this.sendFull();
-        const taken = Math.min(part.length - done, PART_BYTES - this.filled);
+        if (this.filling === undefined || this.filled === this.filling.length) await this.sendFull();
+        if (this.filling === undefined) throw this.misuse();
+        const taken = Math.min(part.length - done, this.filling.length - this.filled);
         this.filling.set(part.subarray(done, done + taken), this.filled);
         this.filled += taken;
         done += taken;
@@ -92,17 +122,26 @@ class ObjectWriter implements StoreWriter {
 
   private async sendFull(): Promise<void> {
     const { client, name, parts } = this.options;
-    this.upload ??= client.beginUpload(name, { signal: this.life.signal });
+    const signal = this.life.signal;
+    this.upload ??= client.beginUpload(name, { signal });
     await this.upload;
-    while (this.underWay.size >= client.maxParallelParts) await Promise.race(this.underWay);
-    this.throwIfFailed();
-    this.send(this.filling, false);
+    await this.waitForTurn();
+    const full = this.filling;
+    if (full === undefined) throw this.misuse();
+    this.filling = undefined;
     this.filled = 0;
-    this.filling = await parts.next();
+    this.send(full, { isLast: false });
+    this.filling = await parts.next(signal);
   }
 
-  /** Start a part on its way. The buffer is its own until it has arrived. */
-  private send(bytes: Buffer, isLast: boolean): void {
+  /** Until one more part may be on its way. */
+  private async waitForTurn(): Promise<void> {
+    while (this.underWay.size >= this.options.client.maxParallelParts) await Promise.race(this.underWay);
+    this.throwIfFailed();
+  }
+
+  /** Start a part on its way. A full buffer belongs to the part until it has arrived; the last one stays ours. */
+  private send(bytes: Buffer, { isLast }: { readonly isLast: boolean }): void {
     const part = { number: ++this.sentParts, offset: this.sentBytes, isLast };
     this.sentBytes += bytes.length;
     const sent = this.deliver(part, bytes).finally(() => {
@@ -130,8 +169,8 @@ class ObjectWriter implements StoreWriter {
   }
 
   private throwIfFailed(): void {
-    if (this.failure !== undefined) throw this.failure;
     if (this.life.signal.aborted) throw this.misuse();
+    if (this.failure !== undefined) throw this.failure;
   }
 
   private misuse(): FastFreezeError {

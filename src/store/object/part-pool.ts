@@ -4,59 +4,73 @@
 export const PART_BYTES = 8 << 20;
 
 /**
- * Memory for parts, shared by all writers of a store. Each open writer has one buffer of its own that it fills, so that
- * none waits for another's; the ones that are on their way come out of a common few.
+ * Memory for parts, shared by all writers of a store. There is one buffer for each open writer, and a common few for the
+ * parts on their way. Whoever waits for one holds none that is not on its way, so somebody's part always arrives next,
+ * and nobody waits for ever.
  */
 export interface PartPool {
+  /** A writer begins: it has a buffer of its own at once. */
   enter(): Buffer;
-  /** A buffer in exchange for one that is given back later. */
-  next(): Promise<Buffer>;
-  /** Bytes of this one are on nobody's way any more. */
+  /** Another buffer, when there is one. Rejects with the signal's reason when that comes first. */
+  next(signal: AbortSignal): Promise<Buffer>;
+  /** Nobody uses these bytes any more. */
   give(buffer: Buffer): void;
-  /** The writer has ended; its own buffer is given back with it. */
-  leave(buffer: Buffer): void;
+  /** A writer ends. What it held it gives back by itself. */
+  leave(): void;
 }
 
 /** Parts on their way, of all writers together. */
 const PARTS_UNDER_WAY = 2;
 
-export function createPartPool(): PartPool {
+export function createPartPool(partBytes = PART_BYTES): PartPool {
   const idle: Buffer[] = [];
   const waiters: ((buffer: Buffer) => void)[] = [];
   let made = 0;
   let allowed = PARTS_UNDER_WAY;
 
-  const take = (): Buffer | undefined => {
-    const buffer = idle.pop();
-    if (buffer !== undefined) return buffer;
-    if (made >= allowed) return undefined;
+  const make = (): Buffer => {
     made++;
-    return Buffer.allocUnsafeSlow(PART_BYTES);
+    return Buffer.allocUnsafeSlow(partBytes);
   };
-  const put = (buffer: Buffer): void => {
-    const waiter = waiters.shift();
-    if (waiter !== undefined) waiter(buffer);
-    else if (made > allowed) made--;
-    else idle.push(buffer);
+  const take = (): Buffer | undefined => idle.pop() ?? (made < allowed ? make() : undefined);
+  const shrink = (): void => {
+    while (made > allowed && idle.pop() !== undefined) made--;
   };
 
   return {
     enter() {
       allowed++;
-      const buffer = take();
-      if (buffer !== undefined) return buffer;
-      // Somebody else has taken what would be ours; it comes back when his part has arrived.
-      made++;
-      return Buffer.allocUnsafeSlow(PART_BYTES);
+      // Where those who left took the count down, one too many may be out for a moment.
+      return take() ?? make();
     },
-    next() {
+    next(signal) {
+      if (signal.aborted) return Promise.reject(signal.reason as Error);
       const buffer = take();
-      return buffer === undefined ? new Promise((resolve) => waiters.push(resolve)) : Promise.resolve(buffer);
+      if (buffer !== undefined) return Promise.resolve(buffer);
+      return new Promise((resolve, reject) => {
+        const waiter = (given: Buffer): void => {
+          signal.removeEventListener('abort', onAbort);
+          resolve(given);
+        };
+        const onAbort = (): void => {
+          waiters.splice(waiters.indexOf(waiter), 1);
+          reject(signal.reason as Error);
+        };
+        signal.addEventListener('abort', onAbort, { once: true });
+        waiters.push(waiter);
+      });
     },
-    give: put,
-    leave(buffer) {
+    give(buffer) {
+      if (made > allowed) made--;
+      else {
+        const waiter = waiters.shift();
+        if (waiter !== undefined) waiter(buffer);
+        else idle.push(buffer);
+      }
+    },
+    leave() {
       allowed--;
-      put(buffer);
+      shrink();
     },
   };
 }

@@ -9,28 +9,51 @@ export interface RetryOptions {
   readonly maxDelayMs?: number;
   /** For tests: 0 to 1, as `Math.random`. */
   readonly random?: () => number;
+  /** For tests: resolves early when the signal comes. */
+  readonly sleep?: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 const FIRST_DELAY_MS = 100;
+/** Less than the three minutes after which a checkpoint that does not move is given up. */
+const DEFAULT_DEADLINE_MS = 120_000;
+
+/** `FF_STORE_RETRY_S`: for how many seconds. Throws `usage`. */
+export function readRetrySettings(env: NodeJS.ProcessEnv): RetryOptions {
+  const text = env['FF_STORE_RETRY_S'] ?? '';
+  if (text === '') return {};
+  const seconds = Number(text);
+  if (/^\d+$/.test(text) && seconds <= MAX_RETRY_S) return { deadlineMs: seconds * 1000 };
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'use',
+    subject: `FF_STORE_RETRY_S=${text}`,
+    reason: 'it is not a number of seconds',
+    hint: `give 0 to ${MAX_RETRY_S}`,
+  });
+}
+
+const MAX_RETRY_S = 86_400;
 
 /**
  * A client that tries a request again while its failure is a passing one: exponential delays with full jitter, so that
  * many jobs whose service has stumbled do not all come back at once.
  */
 export function withRetries(client: ObjectClient, options: RetryOptions = {}): ObjectClient {
-  const { deadlineMs = 120_000, maxDelayMs = 8_000, random = Math.random } = options;
+  const { deadlineMs = DEFAULT_DEADLINE_MS, maxDelayMs = 8_000, random = Math.random, sleep = sleepUnless } = options;
 
   const again = async <T>({ signal }: CallOptions, attempt: () => Promise<T>): Promise<T> => {
-    const endMs = performance.now() + deadlineMs;
+    const startMs = performance.now();
     for (let tries = 1; ; tries++) {
       try {
         return await attempt();
       } catch (error) {
+        if (!isPassing(error)) throw error;
+        if (isOver(signal)) throw calledOff(error);
         const delayMs = random() * Math.min(maxDelayMs, FIRST_DELAY_MS * 2 ** tries);
-        if (!isPassing(error) || isOver(signal)) throw error;
-        if (performance.now() + delayMs > endMs) throw givenUp(error, tries, deadlineMs);
+        const elapsedMs = performance.now() - startMs;
+        if (elapsedMs + delayMs > deadlineMs) throw givenUp(error, tries, elapsedMs);
         await sleep(delayMs, signal);
-        if (isOver(signal)) throw error;
+        if (isOver(signal)) throw calledOff(error);
       }
     }
   };
@@ -60,18 +83,31 @@ function isPassing(error: unknown): error is FastFreezeError {
   return error instanceof FastFreezeError && error.passing;
 }
 
-function givenUp(error: FastFreezeError, tries: number, deadlineMs: number): FastFreezeError {
+/** No longer a passing one: whoever asked must not ask again for the same reason. */
+function givenUp(error: FastFreezeError, tries: number, elapsedMs: number): FastFreezeError {
   return new FastFreezeError({
     code: error.code,
     op: error.op,
     ...(error.subject === undefined ? {} : { subject: error.subject }),
-    reason: `${error.reason} (${tries} tries in ${Math.round(deadlineMs / 1000)} s)`,
+    reason: `${error.reason} (${tries} ${tries === 1 ? 'try' : 'tries'} in ${Math.round(elapsedMs / 1000)} s)`,
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     cause: error,
   });
 }
 
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
+function calledOff(error: FastFreezeError): FastFreezeError {
+  const { op, subject, reason } = error;
+  const where = subject === undefined ? {} : { subject };
+  return new FastFreezeError({
+    code: 'aborted',
+    op,
+    ...where,
+    reason: `asked to stop (before: ${reason})`,
+    cause: error,
+  });
+}
+
+function sleepUnless(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(over, ms);
     signal.addEventListener('abort', over, { once: true });

@@ -13,24 +13,24 @@ import {
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
 import { crc32 } from 'node:zlib';
-import { fillFromStream } from '../object/body.js';
+import { FastFreezeError } from '../../base/errors.js';
+import { fillFromStream, parseContentRange } from '../object/body.js';
 import type { BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, UnfinishedUpload } from '../object/object-client.js';
-import { s3Error } from './s3-error.js';
-import { type S3Settings, readS3Settings } from './s3-settings.js';
+import { nameOfError, s3Error } from './s3-error.js';
+import type { S3Settings } from './s3-settings.js';
 
 /** Connections at a time: parts or chunks under way, and a few small requests beside them. */
 const MAX_CONNECTIONS = 16;
 const CONNECT_TIMEOUT_MS = 10_000;
 /** A connection on which nothing moves for so long is given up. */
 const IDLE_TIMEOUT_MS = 30_000;
-/** A part on a line of half a megabit. */
-const CALL_TIMEOUT_MS = 150_000;
+/** Something moves, but this slowly: a part on a line of half a megabit. */
+const CALL_TIMEOUT_MS = 120_000;
 
 /** Amazon S3, and what speaks its protocol. Credentials, region and endpoint come from the SDK's own chain. */
-export function createS3Client(place: BucketPath, env: NodeJS.ProcessEnv): ObjectClient {
-  const settings = readS3Settings(env);
-  const client = makeClient(settings);
+export function createS3Client(place: BucketPath, settings: S3Settings): ObjectClient {
+  const client = sharedClient(settings);
   const url = `s3://${place.bucket}/${place.prefix.slice(0, -1)}`;
   const Bucket = place.bucket;
   const key = (name: string): string => place.prefix + name;
@@ -45,17 +45,29 @@ export function createS3Client(place: BucketPath, env: NodeJS.ProcessEnv): Objec
     { signal }: CallOptions,
     action: (abort: { readonly abortSignal: AbortSignal }) => Promise<T>,
   ): Promise<T> => {
-    const timeout = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    // Not AbortSignal.any: a signal that lives as long as the store would remember every call.
+    const call = new AbortController();
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      call.abort();
+    }, CALL_TIMEOUT_MS);
+    const onAbort = (): void => call.abort();
+    signal.addEventListener('abort', onAbort, { once: true });
+    if (signal.aborted) call.abort();
     try {
-      return await action({ abortSignal: AbortSignal.any([signal, timeout]) });
+      return await action({ abortSignal: call.signal });
     } catch (error) {
       throw s3Error(error, {
         op,
         subject: name === undefined ? url : `${url}/${name}`,
         bucket: Bucket,
         aborted: signal.aborted,
-        timedOut: timeout.aborted,
+        timedOut,
       });
+    } finally {
+      clearTimeout(timer);
+      signal.removeEventListener('abort', onAbort);
     }
   };
   const payer = settings.requestPayer === undefined ? {} : { RequestPayer: settings.requestPayer };
@@ -76,7 +88,14 @@ export function createS3Client(place: BucketPath, env: NodeJS.ProcessEnv): Objec
         const Range = `bytes=${offset}-${offset + into.length - 1}`;
         try {
           const answer = await client.send(new GetObjectCommand({ Bucket, Key: key(name), Range, ...payer }), abort);
-          return await fillFromStream(answer.Body, answer.ContentLength, into, IDLE_TIMEOUT_MS);
+          const range = parseContentRange(answer.ContentRange);
+          if ((range?.start ?? 0) !== offset) throw ignoresRanges(`${url}/${name}`);
+          const got = await fillFromStream(answer.Body, answer.ContentLength, into, IDLE_TIMEOUT_MS);
+          // A clean end proves nothing.
+          if (got < into.length && range?.totalBytes !== undefined && offset + got < range.totalBytes) {
+            throw endedEarly(`${url}/${name}`);
+          }
+          return got;
         } catch (error) {
           if (isBeyondEnd(error)) return 0;
           throw error;
@@ -124,7 +143,8 @@ export function createS3Client(place: BucketPath, env: NodeJS.ProcessEnv): Objec
           new CreateMultipartUploadCommand({ ...input, ...settings.object, ...payer }),
           abort,
         );
-        return { name, id: begun.UploadId ?? '' };
+        if (begun.UploadId === undefined) throw new Error('the service began no upload');
+        return { name, id: begun.UploadId };
       }),
 
     putPart: (upload, part, bytes, options) =>
@@ -154,8 +174,11 @@ export function createS3Client(place: BucketPath, env: NodeJS.ProcessEnv): Objec
         } catch (error) {
           // The answer to an earlier try got lost: then the upload is over and the object there.
           if (!hasName(error, 'NoSuchUpload')) throw error;
-          const found = await client.send(new HeadObjectCommand({ Bucket, Key: key(upload.name), ...payer }), abort);
-          if (found.ContentLength !== sizeBytes) throw error;
+          const head = new HeadObjectCommand({ Bucket, Key: key(upload.name), ...payer });
+          const found = await client.send(head, abort).catch((gone: unknown) => {
+            if (!isMissingObject(gone)) throw gone;
+          });
+          if (found?.ContentLength !== sizeBytes) throw error;
         }
       }),
 
@@ -200,12 +223,48 @@ function listUploadPage(
   return client.send(new ListMultipartUploadsCommand(input), abort);
 }
 
+/** One for all stores of the process: it has the connections, and the credentials that are not asked for each time. */
+function sharedClient(settings: S3Settings): S3Client {
+  const known = clients.get(settingsKey(settings)) ?? withoutVersionWarning(() => makeClient(settings));
+  clients.set(settingsKey(settings), known);
+  return known;
+}
+
+const clients = new Map<string, S3Client>();
+
+function settingsKey(settings: S3Settings): string {
+  const variables = Object.entries(process.env).filter(([name]) => name.startsWith('AWS_'));
+  return JSON.stringify([settings, variables.sort()]);
+}
+
+/**
+ * The SDK's advice to renew Node.js is for whoever packs this program, not for who reads the job's standard error. The
+ * variable goes again: the application's environment is the one of `run`.
+ */
+function withoutVersionWarning<T>(make: () => T): T {
+  const name = 'AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED';
+  if (process.env[name] !== undefined) return make();
+  process.env[name] = 'true';
+  try {
+    return make();
+  } finally {
+    Reflect.deleteProperty(process.env, name);
+  }
+}
+
 function makeClient(settings: S3Settings): S3Client {
   const agent = { keepAlive: true, maxSockets: MAX_CONNECTIONS };
+  const { fallbackRegion } = settings;
+  // The chain knows best; where it knows nothing, it throws.
+  const region = fallbackRegion === undefined ? {} : { region: once(() => chainRegion().catch(() => fallbackRegion)) };
   return new S3Client({
     // Tried again by a layer of ours, for all clouds alike.
     maxAttempts: 1,
     followRegionRedirects: true,
+    // It would cost a connection for each part.
+    expectContinueHeader: false,
+    // Standard error is for people, and for whom it concerns we have errors.
+    logger: SILENT,
     forcePathStyle: settings.pathStyle,
     requestChecksumCalculation: 'WHEN_REQUIRED',
     // Every chunk carries a checksum of ours; checking the service's as well would take time and memory.
@@ -215,9 +274,33 @@ function makeClient(settings: S3Settings): S3Client {
       socketTimeout: IDLE_TIMEOUT_MS,
       httpAgent: agent,
       httpsAgent: agent,
+      logger: SILENT,
     },
-    ...(settings.defaultRegion === undefined ? {} : { region: settings.defaultRegion }),
+    ...region,
   });
+}
+
+const SILENT = { trace: ignore, debug: ignore, info: ignore, warn: ignore, error: ignore };
+function ignore(): void {
+  // What matters comes as an error.
+}
+
+function chainRegion(): Promise<string> {
+  return new S3Client({}).config.region();
+}
+
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => (made ??= make());
+}
+
+function ignoresRanges(subject: string): FastFreezeError {
+  const reason = 'the service does not honour ranges, or gave another one than asked for';
+  return new FastFreezeError({ code: 'store', op: 'read', subject, reason });
+}
+
+function endedEarly(subject: string): FastFreezeError {
+  return new FastFreezeError({ code: 'store', op: 'read', subject, reason: 'the answer ended early', passing: true });
 }
 
 /** Base64 of the big-endian CRC-32, as the service compares it. */
@@ -228,7 +311,7 @@ function checksum(bytes: Uint8Array): string {
 }
 
 function hasName(error: unknown, ...names: string[]): boolean {
-  return error instanceof Error && names.includes(error.name);
+  return names.includes(nameOfError(error));
 }
 
 function isMissingObject(error: unknown): boolean {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError, type ErrorCode } from '../../base/errors.js';
-import { networkReason } from '../object/network-error.js';
+import { certificateReason, networkReason } from '../object/network-error.js';
 
 export interface S3Call {
   readonly op: string;
@@ -36,14 +36,17 @@ export function s3Error(error: unknown, call: S3Call): FastFreezeError {
 function causeOf(error: unknown, call: S3Call): Cause {
   if (call.aborted) return { code: 'aborted', reason: 'asked to stop' };
   if (call.timedOut) return { reason: 'the service did not answer in time', passing: true };
-  const name = error instanceof Error ? error.name : '';
-  const message = error instanceof Error ? error.message : String(error);
+  const name = nameOfError(error);
+  const message = messageOfError(error);
   const status = statusOf(error);
   const known = KNOWN[name]?.(call, message);
   if (known !== undefined) return known;
   const network = networkReason(error);
   if (network !== undefined) return { reason: network, hint: NETWORK_HINT, passing: true };
-  if (status === 412 || status === 409) return { code: 'conflict', reason: 'somebody else has written it first' };
+  const certificate = certificateReason(error);
+  if (certificate !== undefined) return { reason: certificate, hint: 'name its authority in NODE_EXTRA_CA_CERTS' };
+  if (status === 409) return writing();
+  if (status === 412) return { code: 'conflict', reason: 'somebody else has written it first' };
   if (status === 501) return { code: 'unsupported', reason: `the service does not know this request: ${message}` };
   if (status === 403) return denied(call, message);
   if (status === 404) return { code: 'not-found', reason: `it does not exist (${name || message})` };
@@ -54,7 +57,8 @@ function causeOf(error: unknown, call: S3Call): Cause {
   if (status !== undefined && (status >= 500 || status === 429 || status === 408)) {
     return { reason: `the service failed with ${status} (${name || message})`, passing: true };
   }
-  if (name === 'CredentialsProviderError' || /credential/iu.test(message)) return noCredentials(message);
+  if (/^Region is missing/u.test(message)) return { reason: 'no region is known', hint: 'set AWS_REGION' };
+  if (/could not load credentials/iu.test(message)) return noCredentials(message);
   return { reason: `${name === '' || name === 'Error' ? '' : `${name}: `}${message}` };
 }
 
@@ -87,7 +91,9 @@ const KNOWN: Readonly<Record<string, (call: S3Call, message: string) => Cause>> 
   AuthorizationHeaderMalformed: wrongRegion,
   IllegalLocationConstraintException: wrongRegion,
   PreconditionFailed: () => ({ code: 'conflict', reason: 'somebody else has written it first' }),
-  ConditionalRequestConflict: () => ({ code: 'conflict', reason: 'somebody else is writing it' }),
+  ConditionalRequestConflict: writing,
+  OperationAborted: writing,
+  NoSuchUpload: () => ({ reason: 'the upload was called off by somebody else, or by a rule of the bucket' }),
   NotImplemented: (_call, message) => ({
     code: 'unsupported',
     reason: `the service does not know this request: ${message}`,
@@ -110,6 +116,11 @@ function denied({ bucket, op }: S3Call, message: string): Cause {
     reason: `permission denied (${message})`,
     hint: `allow this identity to ${op} in s3://${bucket} (GetObject, PutObject, DeleteObject, ListBucket, AbortMultipartUpload, ListBucketMultipartUploads)`,
   };
+}
+
+/** The service itself says: try again. It then tells whether it is there. */
+function writing(): Cause {
+  return { code: 'conflict', reason: 'somebody else is writing it', passing: true };
 }
 
 function expired(): Cause {
@@ -135,6 +146,15 @@ function noCredentials(message: string): Cause {
     reason: `there are no credentials (${message.split('\n')[0] ?? ''})`,
     hint: 'set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this machine a role',
   };
+}
+
+/** By shape: Node's own errors are of another realm where our code runs in a context of its own, as under jest. */
+export function nameOfError(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'name' in error ? String(error.name) : '';
+}
+
+function messageOfError(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : String(error);
 }
 
 function statusOf(error: unknown): number | undefined {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { ObjectCannedACL, ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
+import type { ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
 import { FastFreezeError } from '../../base/errors.js';
 
 /** What the SDK's own chain does not know, out of `FF_S3_*`. */
 export interface S3Settings {
   readonly pathStyle: boolean;
-  /** For services that have no regions, and ask for none. */
-  readonly defaultRegion?: string;
+  /** Where the SDK's chain names none: services of one's own seldom have regions, but a signature has one. */
+  readonly fallbackRegion?: string;
   readonly requestPayer?: 'requester';
   /** Fields of every request that makes an object. */
   readonly object: {
@@ -14,25 +14,24 @@ export interface S3Settings {
     readonly SSEKMSKeyId?: string;
     readonly StorageClass?: StorageClass;
     readonly Tagging?: string;
-    readonly ACL?: ObjectCannedACL;
   };
 }
 
 /** Throws `usage` for a value that no service takes. */
 export function readS3Settings(env: NodeJS.ProcessEnv): S3Settings {
-  const endpoint = env['AWS_ENDPOINT_URL_S3'] ?? env['AWS_ENDPOINT_URL'];
+  const endpoint = given(env, 'AWS_ENDPOINT_URL_S3') ?? given(env, 'AWS_ENDPOINT_URL');
   const style = choice(env, 'FF_S3_ADDRESSING', ['path', 'virtual']);
   const encryption = choice(env, 'FF_S3_SSE', ['AES256', 'aws:kms', 'aws:kms:dsse']);
-  const keyId = env['FF_S3_SSE_KMS_KEY_ID'];
-  const storageClass = env['FF_S3_STORAGE_CLASS'];
-  const tags = env['FF_S3_TAGS'];
+  const keyId = given(env, 'FF_S3_SSE_KMS_KEY_ID');
+  const storageClass = given(env, 'FF_S3_STORAGE_CLASS');
+  const tags = given(env, 'FF_S3_TAGS');
   const payer = choice(env, 'FF_S3_REQUEST_PAYER', ['requester']);
-  const region = env['AWS_REGION'] ?? env['AWS_DEFAULT_REGION'];
+  if (keyId !== undefined && encryption === 'AES256')
+    throw refuse('FF_S3_SSE', encryption, 'aws:kms, since there is a FF_S3_SSE_KMS_KEY_ID');
   return {
     // Services of one's own seldom have a host name for each bucket.
     pathStyle: style === undefined ? endpoint !== undefined : style === 'path',
-    ...(region === undefined && endpoint !== undefined ? { defaultRegion: 'us-east-1' } : {}),
-    ...(region !== undefined ? { defaultRegion: region } : {}),
+    ...(endpoint === undefined ? {} : { fallbackRegion: 'us-east-1' }),
     ...(payer === undefined ? {} : { requestPayer: 'requester' }),
     object: {
       ...(encryption === undefined && keyId === undefined
@@ -52,9 +51,15 @@ function encodeTags(text: string): string {
   return new URLSearchParams(pairs.map((pair): [string, string] => [pair?.[1] ?? '', pair?.[2] ?? ''])).toString();
 }
 
-function choice(env: NodeJS.ProcessEnv, name: string, allowed: readonly string[]): string | undefined {
+/** An empty variable is none. */
+function given(env: NodeJS.ProcessEnv, name: string): string | undefined {
   const value = env[name];
-  if (value === undefined || value === '') return undefined;
+  return value === '' ? undefined : value;
+}
+
+function choice(env: NodeJS.ProcessEnv, name: string, allowed: readonly string[]): string | undefined {
+  const value = given(env, name);
+  if (value === undefined) return undefined;
   if (!allowed.includes(value)) throw refuse(name, value, allowed.join(' or '));
   return value;
 }
