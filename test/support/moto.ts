@@ -18,7 +18,6 @@ const CREDENTIALS = {
   AWS_SECRET_ACCESS_KEY: 'test-secret',
   AWS_REGION: 'us-east-1',
   AWS_EC2_METADATA_DISABLED: 'true',
-  AWS_SDK_JS_NODE_VERSION_SUPPORT_WARNING_DISABLED: '1',
 };
 
 /** moto: the one server to be had that keeps conditional writes and multipart uploads as S3 does. */

@@ -32,7 +32,7 @@ describe('a file URL', () => {
     ['a/b', 'absolute path'],
     ['./a', 'absolute path'],
     ['', 'absolute path'],
-    ['s3://bucket/a', 'not supported yet'],
+    ['s3://bucket', 'a path of its own'],
     ['gs://bucket/a', 'not supported yet'],
     ['http://host/a', 'not a kind of store'],
   ])('%j is refused: %s', (url, reason) => {
