@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError, type ErrorCode } from '../../../../src/base/errors.js';
+import type {
+  CallOptions,
+  ListedObject,
+  ObjectClient,
+  UnfinishedUpload,
+  Upload,
+  UploadedPart,
+} from '../../../../src/store/object/object-client.js';
+
+/** What a call does before it does its work: nothing, or throw, or wait. `after` fails when the work is done. */
+export type Fault = (call: MemoryCall) => Promise<void> | void;
+
+export interface MemoryCall {
+  /** From 1. */
+  readonly number: number;
+  readonly method: string;
+  readonly name: string;
+  readonly signal: AbortSignal;
+}
+
+export interface MemoryOptions {
+  readonly before?: Fault;
+  readonly after?: Fault;
+  readonly maxParallelParts?: number;
+  /** How the service treats "only if absent". */
+  readonly conditions?: 'kept' | 'refused' | 'ignored';
+}
+
+/** A cloud in memory, as strict as the real ones: parts must be complete, in range and of an upload that is open. */
+export class MemoryClient implements ObjectClient {
+  readonly url = 'mem://bucket/job';
+  readonly maxParallelParts: number;
+  readonly objects = new Map<string, Buffer>();
+  readonly uploads = new Map<string, { name: string; parts: Map<number, Buffer> }>();
+  readonly calls: string[] = [];
+  /** The largest number of parts of one upload that were under way at once. */
+  mostParallel = 0;
+  modifiedAtMs = Date.now();
+  readonly #parallel = new Map<string, number>();
+  #uploadNumber = 0;
+
+  constructor(readonly options: MemoryOptions = {}) {
+    this.maxParallelParts = options.maxParallelParts ?? 4;
+  }
+
+  put(name: string, bytes: Uint8Array, options: CallOptions & { readonly ifAbsent: boolean }): Promise<void> {
+    return this.#call('put', name, options, () => {
+      const { conditions = 'kept' } = this.options;
+      if (options.ifAbsent && conditions === 'refused') throw clientError('unsupported', 'no conditions');
+      if (options.ifAbsent && conditions === 'kept' && this.objects.has(name)) throw clientError('conflict', 'exists');
+      this.objects.set(name, Buffer.from(bytes));
+    });
+  }
+
+  get(name: string, offset: number, into: Uint8Array, options: CallOptions): Promise<number> {
+    return this.#call('get', name, options, () => {
+      const bytes = this.objects.get(name);
+      if (bytes === undefined) throw clientError('not-found', `no such object: ${name}`);
+      const found = bytes.subarray(offset, offset + into.length);
+      into.set(found);
+      return found.length;
+    });
+  }
+
+  head(name: string, options: CallOptions): Promise<ListedObject | undefined> {
+    return this.#call('head', name, options, () => {
+      const bytes = this.objects.get(name);
+      return bytes === undefined ? undefined : { name, sizeBytes: bytes.length, modifiedAtMs: this.modifiedAtMs };
+    });
+  }
+
+  list(prefix: string, options: CallOptions): Promise<ListedObject[]> {
+    return this.#call('list', prefix, options, () =>
+      [...this.objects]
+        .filter(([name]) => name.startsWith(prefix))
+        .map(([name, bytes]) => ({ name, sizeBytes: bytes.length, modifiedAtMs: this.modifiedAtMs }))
+        .reverse(),
+    );
+  }
+
+  remove(name: string, options: CallOptions): Promise<void> {
+    return this.#call('remove', name, options, () => void this.objects.delete(name));
+  }
+
+  beginUpload(name: string, options: CallOptions): Promise<Upload> {
+    return this.#call('beginUpload', name, options, () => {
+      const id = String(++this.#uploadNumber);
+      this.uploads.set(id, { name, parts: new Map() });
+      return { name, id };
+    });
+  }
+
+  async putPart(
+    upload: Upload,
+    part: { readonly number: number; readonly offset: number; readonly isLast: boolean },
+    bytes: Uint8Array,
+    options: CallOptions,
+  ): Promise<UploadedPart> {
+    const parallel = (this.#parallel.get(upload.id) ?? 0) + 1;
+    this.#parallel.set(upload.id, parallel);
+    this.mostParallel = Math.max(this.mostParallel, parallel);
+    try {
+      return await this.#call('putPart', upload.name, options, () => {
+        const open = this.uploads.get(upload.id);
+        if (open === undefined) throw clientError('store', 'no such upload');
+        open.parts.set(part.number, Buffer.from(bytes));
+        return { number: part.number, sizeBytes: bytes.length, receipt: `${upload.id}/${part.number}` };
+      });
+    } finally {
+      this.#parallel.set(upload.id, (this.#parallel.get(upload.id) ?? 1) - 1);
+    }
+  }
+
+  completeUpload(upload: Upload, parts: readonly UploadedPart[], options: CallOptions): Promise<void> {
+    return this.#call('completeUpload', upload.name, options, () => {
+      const open = this.uploads.get(upload.id);
+      if (open === undefined) throw clientError('store', 'no such upload');
+      const bytes = parts.map((part, i) => {
+        const sent = open.parts.get(part.number);
+        if (part.number !== i + 1 || part.receipt !== `${upload.id}/${part.number}` || sent === undefined) {
+          throw clientError('store', 'parts out of order');
+        }
+        return sent;
+      });
+      this.objects.set(upload.name, Buffer.concat(bytes));
+      this.uploads.delete(upload.id);
+    });
+  }
+
+  abortUpload(upload: Upload, options: CallOptions): Promise<void> {
+    return this.#call('abortUpload', upload.name, options, () => void this.uploads.delete(upload.id));
+  }
+
+  listUploads(options: CallOptions): Promise<UnfinishedUpload[]> {
+    return this.#call('listUploads', '', options, () =>
+      [...this.uploads].map(([id, { name }]) => ({ id, name, startedAtMs: this.modifiedAtMs })),
+    );
+  }
+
+  async #call<T>(method: string, name: string, { signal }: CallOptions, work: () => T): Promise<T> {
+    const number = this.calls.push(method);
+    await this.options.before?.({ number, method, name, signal });
+    if (signal.aborted) throw clientError('aborted', 'asked to stop');
+    const result = work();
+    await this.options.after?.({ number, method, name, signal });
+    return result;
+  }
+}
+
+export function clientError(code: ErrorCode, reason: string, passing = false): FastFreezeError {
+  return new FastFreezeError({ code, op: 'use', subject: 'mem:', reason, passing });
+}
+
+/** Waits for the end of a call that never ends by itself. */
+export function untilAborted({ signal }: { readonly signal: AbortSignal }): Promise<never> {
+  return new Promise((_, reject) => {
+    const stop = (): void => reject(clientError('aborted', 'asked to stop'));
+    if (signal.aborted) stop();
+    else signal.addEventListener('abort', stop, { once: true });
+  });
+}
