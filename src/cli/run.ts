@@ -50,7 +50,8 @@ it instead; the command line can therefore be repeated until the job is done.
 Without COMMAND, an image is restored or nothing runs.
 
 Where the image is:
-  -i, --image-url URL        file:/path (default: file:$HOME/.fastfreeze/NAME)
+  -i, --image-url URL        file:/path or s3://BUCKET/PATH
+                             (default: file:$HOME/.fastfreeze/NAME)
       --image-base URL       with --job-id ID: the image URL is URL/ID
       --job-id ID
       --no-restore           start from scratch, whatever the URL holds
@@ -81,6 +82,7 @@ The application:
 Environment:
   FF_CRIU                    the CRIU to use
   CRIU_OPTS                  further options for CRIU
+  FF_S3_*, FF_STORE_RETRY_S  settings of s3: (README, "Images in S3")
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
 
 Exit status:

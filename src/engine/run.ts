@@ -89,6 +89,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, start
 
 async function makePlan(options: RunOptions, log: Logger): Promise<Plan> {
   const start = await planStart(options, log);
+  await tellFencing(options.imageUrl, log);
   return { ...start, ownIds: await findIds(options, start, log) };
 }
 
@@ -136,6 +137,20 @@ async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
   }
   log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
   return { generation, clocks: record.clocks, ...(record.identity === undefined ? {} : { identity: record.identity }) };
+}
+
+/** Say at the start what a service does not promise, or that nothing can be written there: later is too late. */
+async function tellFencing(url: string, log: Logger): Promise<void> {
+  const store = openStore(url);
+  // A directory keeps the promise, and is made by the first checkpoint: a job without one leaves nothing.
+  if (store.url.startsWith('file:')) return;
+  try {
+    const { fencing } = await store.prepare();
+    if (fencing === 'atomic') return;
+    log.warn(`${url} has no conditional writes: fencing is best effort, so never run this job on two machines at once`);
+  } catch (error) {
+    log.warn(`${asFastFreezeError(error, 'prepare', url).message}; checkpoints will fail`);
+  }
 }
 
 /** Who the application is: what it was for a restore, and for a start what can be had. Root is root. */
