@@ -9,6 +9,7 @@ import {
   mkdirSync,
   mkdtempSync,
   readdirSync,
+  readFileSync,
   symlinkSync,
   copyFileSync,
 } from 'node:fs';
@@ -24,7 +25,7 @@ function globalSetup(): void {
   const stage = mkdtempSync(join(tmpdir(), 'ff-test-'));
   chmodSync(stage, 0o755);
   const target = join(stage, 'package');
-  for (const path of ['bin', 'lib', 'runtime', 'package.json', 'node_modules/koffi', 'node_modules/@koromix']) {
+  for (const path of ['bin', 'lib', 'runtime', 'package.json', ...productionPackages()]) {
     if (existsSync(path)) cpSync(path, join(target, path), { recursive: true });
   }
   cpSync('test/fixtures', join(stage, 'fixtures'), { recursive: true });
@@ -39,6 +40,16 @@ function globalSetup(): void {
   process.env['FF_TEST_STAGE'] = stage;
   process.env['FF_TEST_SEED'] = String(SEED);
   process.stdout.write(`seed: FF_TEST_SEED=${SEED}\n`);
+}
+
+/** Folders of what `npm install --omit=dev` would install, by the lock file. */
+function productionPackages(): string[] {
+  const lock = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
+    readonly packages: Readonly<Record<string, { readonly dev?: boolean }>>;
+  };
+  return Object.entries(lock.packages)
+    .filter(([path, { dev }]) => path.startsWith('node_modules/') && dev !== true)
+    .map(([path]) => path);
 }
 
 /** A Node.js under a home directory is copied; a system one is linked, so that its pages are shared. */
