@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Makes everything that the tests, the demo and the benchmark need on a Debian machine with Node >= 20: npm packages, Debian packages, the
+# Makes everything that the tests, the demo and the benchmark need on a Debian machine with Node >= 20.15: npm packages, Debian packages, the
 # build, and a CRIU that works. Says one line per step that has something to do; nothing is done twice.
 set -eu
 cd "$(dirname "$0")/.."
@@ -22,8 +22,9 @@ quietly() {
   fi
 }
 
-command -v node >/dev/null || die 'Node.js >= 20 is needed'
-[ "$(node -p 'process.versions.node.split(".")[0]')" -ge 20 ] || die "Node.js >= 20 is needed, this is $(node -v)"
+command -v node >/dev/null || die 'Node.js >= 20.15 is needed'
+[ "$(node -p 'const [major, minor] = process.versions.node.split("."); major * 1000 + Number(minor)')" -ge 20015 ] ||
+  die "Node.js >= 20.15 is needed, this is $(node -v)"
 
 # Several of these may run at once (two terminals, a test of the set-up itself): the first does it, the others wait.
 # The checkout itself is the lock, so that no file is left anywhere.
