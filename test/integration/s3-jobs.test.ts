@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { openStore } from '../../src/store/store.js';
 import { withBed, type Bed } from '../support/bed.js';
+import { startHttpFront, type HttpFront } from '../support/http-front.js';
 import type { Job } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
 import { startMoto, type S3Server } from '../support/moto.js';
@@ -16,17 +17,20 @@ const MB = 1 << 20;
 
 let server: S3Server;
 let proxy: TcpProxy;
+let front: HttpFront;
 const saved = { ...process.env };
 let jobs = 0;
 
 beforeAll(async () => {
   server = await startMoto();
-  proxy = await TcpProxy.start(server.url);
+  front = await startHttpFront(server.url);
+  proxy = await TcpProxy.start(front.url);
   Object.assign(process.env, server.env);
   await server.makeBucket('jobs');
 }, 60_000);
 
 afterEach(async () => {
+  front.refuse = () => undefined;
   proxy.delayMs = 0;
   await proxy.accept();
 });
@@ -34,6 +38,7 @@ afterEach(async () => {
 afterAll(async () => {
   process.env = saved;
   proxy.stop();
+  await front.stop();
   await server.stop();
 });
 
@@ -172,6 +177,53 @@ for (const identity of ['root', 'user'] as const) {
         expectQuiet(job, old, next);
       });
     }, 240_000);
+
+    test('a service without conditional writes: run says so, and the job continues all the same', async () => {
+      await withBed(identity, async (bed) => {
+        front.refuse = (asked) =>
+          asked.headers['if-none-match'] === undefined ? undefined : { status: 501, code: 'NotImplemented' };
+        const [url, stopFile] = [newUrl(), bed.path('stop')];
+        const command = ['sh', fixture('shell-loop.sh'), stopFile];
+        const job = await run(bed, url, command);
+        await job.ready('scratch');
+        expect(job.stderr).toMatch(/Warning: .*has no conditional writes: fencing is best effort/);
+        await job.progresses(2);
+        await job.freeze();
+        expect(await generations(url)).toEqual(['manifest-00000001.json']);
+        const next = await run(bed, url, command);
+        await next.ready('restored');
+        await next.progresses(2);
+        await finish(next, stopFile);
+        checkLines(job.stdout + next.stdout);
+        expectQuiet(job, next);
+      });
+    }, 120_000);
+
+    test('a service that is far away and overloaded: every second request is refused, and it takes longer', async () => {
+      await withBed(identity, async (bed) => {
+        let [requests, refused] = [0, 0];
+        proxy.delayMs = 5;
+        front.refuse = () => {
+          if (requests++ % 2 === 1) return undefined;
+          refused++;
+          return { status: 503, code: 'SlowDown' };
+        };
+        const [url, stopFile] = [newUrl(), bed.path('stop')];
+        const command = [PYTHON, fixture('memory.py'), stopFile, '64'];
+        const job = await run(bed, url, command);
+        await job.ready('scratch');
+        expect(job.stderr).not.toMatch(/Warning/);
+        await job.progresses(2);
+        await job.freeze();
+        const next = await run(bed, url, command);
+        await next.ready('restored');
+        await next.progresses(2);
+        await finish(next, stopFile);
+        expect(refused).toBeGreaterThan(20);
+        checkLines(job.stdout + next.stdout);
+        expectQuiet(job, next);
+      });
+    }, 180_000);
 
     test('a service that is away, or a bucket that does not exist: 171, and nothing runs', async () => {
       await withBed(identity, async (bed) => {
