@@ -83,6 +83,13 @@ export function openStore(url: string): Store {
       return createObjectStore(withRetries(createS3Client(place, settings), retries));
     });
   }
+  if (scheme === 'gs') {
+    const place = parseBucketUrl(url);
+    return lazyStore(formatBucketUrl('gs', place), async () => {
+      const { createGsClient } = await import('./gs/gs-client.js');
+      return createObjectStore(withRetries(createGsClient(place, process.env)));
+    });
+  }
   throw new FastFreezeError({
     code: 'usage',
     op: 'use the image URL',
@@ -94,6 +101,5 @@ export function openStore(url: string): Store {
 
 function unusable(scheme: string | undefined): string {
   if (scheme === undefined) return 'it is neither a URL nor an absolute path';
-  if (scheme === 'gs') return `${scheme}: is not supported yet`;
   return `${scheme}: is not a kind of store`;
 }

@@ -33,7 +33,7 @@ describe('a file URL', () => {
     ['./a', 'absolute path'],
     ['', 'absolute path'],
     ['s3://bucket', 'a path of its own'],
-    ['gs://bucket/a', 'not supported yet'],
+    ['gs://bucket', 'a path of its own'],
     ['http://host/a', 'not a kind of store'],
   ])('%j is refused: %s', (url, reason) => {
     const open = (): unknown => openStore(url);
