@@ -26,7 +26,7 @@ function globalSetup(): void {
   chmodSync(stage, 0o755);
   const target = join(stage, 'package');
   for (const path of ['bin', 'lib', 'runtime', 'package.json', ...productionPackages()]) {
-    if (existsSync(path)) cpSync(path, join(target, path), { recursive: true });
+    if (existsSync(path)) cpSync(path, join(target, path), { recursive: true, filter: isNeeded });
   }
   cpSync('test/fixtures', join(stage, 'fixtures'), { recursive: true });
   makeReadable(target);
@@ -42,14 +42,23 @@ function globalSetup(): void {
   process.stdout.write(`seed: FF_TEST_SEED=${SEED}\n`);
 }
 
-/** Folders of what `npm install --omit=dev` would install, by the lock file. */
+/** What `npm install --omit=dev` would have installed, out of the lock file. */
 function productionPackages(): string[] {
   const lock = JSON.parse(readFileSync('package-lock.json', 'utf8')) as {
-    readonly packages: Readonly<Record<string, { readonly dev?: boolean }>>;
+    readonly packages: Readonly<Record<string, { readonly dev?: boolean; readonly devOptional?: boolean }>>;
   };
-  return Object.entries(lock.packages)
-    .filter(([path, { dev }]) => path.startsWith('node_modules/') && dev !== true)
-    .map(([path]) => path);
+  return (
+    Object.entries(lock.packages)
+      .filter(([, { dev, devOptional }]) => dev !== true && devOptional !== true)
+      .map(([path]) => path)
+      // One inside another is copied with it.
+      .filter((path) => path.lastIndexOf('node_modules/') === 0)
+  );
+}
+
+/** Types and maps are half of the SDKs. */
+function isNeeded(path: string): boolean {
+  return !/\.(?:d\.[cm]?ts|map)$/u.test(path);
 }
 
 /** A Node.js under a home directory is copied; a system one is linked, so that its pages are shared. */
