@@ -479,6 +479,8 @@ const KNOWN_HEADERS = new Set([
   ...['accept', 'accept-encoding', 'cache-control', 'connection', 'content-length', 'content-range', 'content-type'],
   ...['host', 'range', 'transfer-encoding', 'user-agent', 'x-goog-api-client', 'x-goog-hash'],
   ...['x-upload-content-length', 'x-upload-content-type'],
+  // Of Node's fetch, by which tests ask.
+  ...['accept-language', 'sec-fetch-mode'],
 ]);
 
 function seen(message: IncomingMessage): SeenRequest {
