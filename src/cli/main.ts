@@ -9,6 +9,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./run.js')).runCommand,
   checkpoint: async () => (await import('./checkpoint.js')).checkpointCommand,
   extract: async () => (await import('./extract.js')).extractCommand,
+  list: async () => (await import('./list.js')).listCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
   install: async () => (await import('./install.js')).installCommand,

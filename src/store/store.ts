@@ -2,6 +2,7 @@
 import { FastFreezeError } from '../base/errors.js';
 import { createFileStore } from './file-store.js';
 import { parseFileUrl } from './file-url.js';
+import { type FoundJobs, findJobsBelow } from './jobs.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
 import { createObjectStore } from './object/object-store.js';
@@ -70,10 +71,10 @@ export interface StoreReader {
   close(): void;
 }
 
-/** The store behind `file:/abs/path`, a plain `/abs/path` or `s3://bucket/path`. Touches nothing yet. */
+/** The store behind `file:/abs/path`, a plain `/abs/path`, `s3://bucket/path` or `gs://bucket/path`. Touches nothing yet. */
 export function openStore(url: string): Store {
-  const scheme = /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1]?.toLowerCase();
-  if (scheme === 'file' || (scheme === undefined && url.startsWith('/'))) return createFileStore(parseFileUrl(url));
+  const scheme = schemeOf(url);
+  if (isFileUrl(url)) return createFileStore(parseFileUrl(url));
   if (scheme === 's3') {
     const place = parseBucketUrl(url);
     const settings = readS3Settings(process.env);
@@ -85,18 +86,34 @@ export function openStore(url: string): Store {
   }
   if (scheme === 'gs') {
     const place = parseBucketUrl(url);
+    const retries = readRetrySettings(process.env);
     return lazyStore(formatBucketUrl('gs', place), async () => {
       const { createGsClient } = await import('./gs/gs-client.js');
-      return createObjectStore(withRetries(createGsClient(place, process.env)));
+      return createObjectStore(withRetries(createGsClient(place, process.env), retries));
     });
   }
-  throw new FastFreezeError({
-    code: 'usage',
-    op: 'use the image URL',
-    subject: JSON.stringify(url),
-    reason: unusable(scheme),
-    hint: 'give an absolute path, such as file:/var/lib/jobs/my-job, or s3://BUCKET/PATH',
-  });
+  throw refuse(url, unusable(scheme), 'give an absolute path, such as file:/var/lib/jobs/my-job');
+}
+
+/** Places of jobs at and below a URL: those with an object whose name `marks` accepts. No such place: `not-found`. */
+export async function listJobs(url: string, marks: (name: string) => boolean): Promise<FoundJobs> {
+  if (isFileUrl(url)) return await findJobsBelow(parseFileUrl(url), marks);
+  // A mistake in the URL is told first.
+  openStore(url);
+  throw refuse(url, 'jobs in a bucket cannot be listed yet', 'name the URL of one job, with inspect or verify');
+}
+
+function schemeOf(url: string): string | undefined {
+  return /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1]?.toLowerCase();
+}
+
+function isFileUrl(url: string): boolean {
+  const scheme = schemeOf(url);
+  return scheme === 'file' || (scheme === undefined && url.startsWith('/'));
+}
+
+function refuse(url: string, reason: string, hint: string): FastFreezeError {
+  return new FastFreezeError({ code: 'usage', op: 'use the image URL', subject: JSON.stringify(url), reason, hint });
 }
 
 function unusable(scheme: string | undefined): string {

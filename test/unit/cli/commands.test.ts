@@ -13,7 +13,7 @@ interface Said {
   readonly stderr: string;
 }
 
-const COMMANDS = ['run', 'checkpoint', 'extract', 'wait', 'status', 'install', 'doctor'];
+const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'wait', 'status', 'install', 'doctor'];
 
 /** Command lines that are wrong, and what the error must name. */
 const WRONG: readonly (readonly [string, readonly string[]])[] = [
@@ -44,6 +44,10 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['extract', ['exactly one image URL']],
   ['extract file:/a file:/b', ['exactly one image URL']],
   ['extract -i file:/a --generation 0', ['--generation', '"0"']],
+  ['list', ['exactly one URL']],
+  ['list /a /b', ['exactly one URL']],
+  ['list s3://b', ['s3: is not supported yet']],
+  ['list relative', ['neither a URL nor an absolute path']],
   ['install --from x', ['--sha256']],
   ['install word', ['word']],
   ['doctor --jsno', ['--jsno']],

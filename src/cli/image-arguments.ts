@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import { type ParsedArguments, flagOption, textOption, wrongValue } from './arguments.js';
+
+/** The one URL that a command takes. */
+export function urlArgument(parsed: ParsedArguments, command: string): string {
+  const [url, extra] = parsed.rest;
+  if (url !== undefined && extra === undefined) return url;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: command,
+    reason: 'exactly one URL is needed',
+    hint: `fastfreeze ${command} file:/path`,
+  });
+}
+
+/** `--generation N`, `--all`, or neither: the newest. */
+export function generationArgument(parsed: ParsedArguments): number | 'newest' | 'all' {
+  const text = textOption(parsed, 'generation');
+  const all = flagOption(parsed, 'all');
+  if (text === undefined) return all ? 'all' : 'newest';
+  if (all) throw wrongValue('generation', text, 'give either it or --all');
+  const value = Number(text);
+  if (!/^\d{1,15}$/.test(text) || value < 1) throw wrongValue('generation', text, 'expected a whole number from 1');
+  return value;
+}
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, null, 2)}\n`);
+}

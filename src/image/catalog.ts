@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import { type Store, listJobs, openStore } from '../store/store.js';
+import { listGenerations, readManifest } from './generations.js';
+import type { Manifest } from './manifest.js';
+import { parseManifestName } from './names.js';
+
+export interface CatalogGeneration {
+  readonly generation: number;
+  readonly state: Manifest['state'] | 'damaged';
+  /** Null when the manifest cannot be read. */
+  readonly createdAt: string | null;
+  readonly host: string | null;
+  /** Bytes of memory and state; null when damaged or finished. */
+  readonly rawBytes: number | null;
+  /** Bytes that this generation needs in the store, those that it shares with others too. */
+  readonly storedBytes: number | null;
+  /** What is wrong with a damaged one. */
+  readonly reason?: string;
+}
+
+export interface CatalogJob {
+  readonly url: string;
+  /** Of the newest generation. */
+  readonly state: CatalogGeneration['state'];
+  /** Everything of ours that lies there. */
+  readonly sizeBytes: number;
+  /** The oldest first. */
+  readonly generations: readonly CatalogGeneration[];
+}
+
+export interface Catalog {
+  readonly jobs: readonly CatalogJob[];
+  readonly unread: readonly { readonly url: string; readonly reason: string }[];
+}
+
+/** The jobs at and below a URL. */
+export async function readCatalog(url: string): Promise<Catalog> {
+  const found = await findJobs(url);
+  const jobs: CatalogJob[] = [];
+  for (const one of found.urls) {
+    const job = await readJob(openStore(one));
+    if (job !== undefined) jobs.push(job);
+  }
+  return { jobs, unread: found.unread };
+}
+
+export async function findJobs(url: string): ReturnType<typeof listJobs> {
+  return await listJobs(url, (name) => parseManifestName(name) !== undefined);
+}
+
+/** Undefined when its last generation has gone meanwhile. */
+async function readJob(store: Store): Promise<CatalogJob | undefined> {
+  const generations: CatalogGeneration[] = [];
+  for (const generation of await listGenerations(store)) {
+    const one = await readGeneration(store, generation);
+    if (one !== undefined) generations.push(one);
+  }
+  const newest = generations.at(-1);
+  if (newest === undefined) return undefined;
+  const objects = await store.list('');
+  const sizeBytes = objects.reduce((sum, object) => sum + (isOurs(object.name) ? object.sizeBytes : 0), 0);
+  return { url: store.url, state: newest.state, sizeBytes, generations };
+}
+
+async function readGeneration(store: Store, generation: number): Promise<CatalogGeneration | undefined> {
+  try {
+    const { state, createdAt, writer, image } = await readManifest(store, generation);
+    const stored = image && [image.index, ...image.shards].reduce((sum, object) => sum + object.sizeBytes, 0);
+    return {
+      generation,
+      state,
+      createdAt,
+      host: writer.host,
+      rawBytes: image?.rawBytes ?? null,
+      storedBytes: stored ?? null,
+    };
+  } catch (error) {
+    if (!(error instanceof FastFreezeError)) throw error;
+    // Pruned between the listing and now.
+    if (error.code === 'not-found') return undefined;
+    const unknown = { createdAt: null, host: null, rawBytes: null, storedBytes: null };
+    return { generation, state: 'damaged', ...unknown, reason: error.reason };
+  }
+}
+
+function isOurs(name: string): boolean {
+  return /\.(ffs|ffi)$|^manifest(-\d+)?\.json$/.test(name);
+}
