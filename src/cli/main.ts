@@ -10,6 +10,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   checkpoint: async () => (await import('./checkpoint.js')).checkpointCommand,
   extract: async () => (await import('./extract.js')).extractCommand,
   list: async () => (await import('./list.js')).listCommand,
+  verify: async () => (await import('./verify.js')).verifyCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
   install: async () => (await import('./install.js')).installCommand,

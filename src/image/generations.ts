@@ -7,6 +7,8 @@ import { HINT_NAME, manifestName, parseManifestName } from './names.js';
 export interface CommitOptions {
   /** Told when the commit stands but its hint could not be written. */
   readonly warn?: (message: string) => void;
+  /** False when a newer generation is there already: the hint is the newest's. */
+  readonly hint?: boolean;
 }
 
 /**
@@ -24,7 +26,7 @@ export async function commitManifest(
     throw new FastFreezeError({ code: 'internal', op: 'write the manifest', reason });
   }
   const outcome = await store.createIfAbsent(manifestName(manifest.generation), bytes);
-  if (outcome === 'exists') return outcome;
+  if (outcome === 'exists' || options.hint === false) return outcome;
   try {
     await store.put(HINT_NAME, bytes);
   } catch (error) {
@@ -41,6 +43,23 @@ export async function listGenerations(store: Store): Promise<number[]> {
   return generations.filter((generation) => generation !== undefined).sort((one, other) => one - other);
 }
 
+/** The generations that a user means, the oldest first; at least one. None there: `not-found`. */
+export async function chooseGenerations(store: Store, which: number | 'newest' | 'all'): Promise<number[]> {
+  const generations = await listGenerations(store);
+  const newest = generations.at(-1);
+  if (newest === undefined) throw noImage(store);
+  if (which === 'all') return generations;
+  if (which === 'newest') return [newest];
+  if (generations.includes(which)) return [which];
+  throw new FastFreezeError({
+    code: 'not-found',
+    op: 'find an image in',
+    subject: store.url,
+    reason: `there is no generation ${which}`,
+    hint: `there ${generations.length === 1 ? 'is' : 'are'} ${generations.join(', ')}`,
+  });
+}
+
 /**
  * A committed manifest. None at all, or not this one: `not-found`. One that is damaged is an `image` error and never
  * a reason to take an older one: the job would silently lose work.
@@ -51,14 +70,7 @@ export async function readManifest(
   options: Omit<ParseOptions, 'subject'> = {},
 ): Promise<Manifest> {
   const generation = which === 'newest' ? (await listGenerations(store)).at(-1) : which;
-  if (generation === undefined) {
-    throw new FastFreezeError({
-      code: 'not-found',
-      op: 'find an image in',
-      subject: store.url,
-      reason: 'there is none',
-    });
-  }
+  if (generation === undefined) throw noImage(store);
   const subject = manifestName(generation);
   const manifest = parseManifest(await readObject(store, subject), { ...options, subject });
   if (manifest.generation !== generation) {
@@ -66,6 +78,16 @@ export async function readManifest(
     throw new FastFreezeError({ code: 'image', op: 'read the manifest', subject, reason });
   }
   return manifest;
+}
+
+function noImage(store: Store): FastFreezeError {
+  return new FastFreezeError({
+    code: 'not-found',
+    op: 'find an image in',
+    subject: store.url,
+    reason: 'there is none',
+    hint: 'check the URL; fastfreeze list URL-PREFIX shows what there is',
+  });
 }
 
 async function readObject(store: Store, name: string): Promise<Buffer> {

@@ -137,7 +137,7 @@ export async function readIndex(store: Store, image: SealedImage): Promise<Image
 }
 
 /** The manifest names the shards for those who have no index (pruning, sizes); the two must agree. */
-function checkShards(image: SealedImage, index: ImageIndex): void {
+export function checkShards(image: SealedImage, index: ImageIndex): void {
   const listed = new Map(image.shards.map((shard) => [shard.name, shard.sizeBytes]));
   const agree =
     listed.size === index.shards.length &&

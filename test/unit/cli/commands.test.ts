@@ -13,7 +13,7 @@ interface Said {
   readonly stderr: string;
 }
 
-const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'wait', 'status', 'install', 'doctor'];
+const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'verify', 'wait', 'status', 'install', 'doctor'];
 
 /** Command lines that are wrong, and what the error must name. */
 const WRONG: readonly (readonly [string, readonly string[]])[] = [
@@ -48,6 +48,10 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['list /a /b', ['exactly one URL']],
   ['list s3://b', ['s3: is not supported yet']],
   ['list relative', ['neither a URL nor an absolute path']],
+  ['verify', ['exactly one URL']],
+  ['verify /a --generation 0', ['--generation', '"0"']],
+  ['verify /a --all --generation 1', ['--all']],
+  ['verify gs://b', ['gs: is not supported yet']],
   ['install --from x', ['--sha256']],
   ['install word', ['word']],
   ['doctor --jsno', ['--jsno']],
