@@ -11,6 +11,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   extract: async () => (await import('./extract.js')).extractCommand,
   list: async () => (await import('./list.js')).listCommand,
   verify: async () => (await import('./verify.js')).verifyCommand,
+  cp: async () => (await import('./cp.js')).cpCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
   install: async () => (await import('./install.js')).installCommand,

@@ -13,7 +13,7 @@ interface Said {
   readonly stderr: string;
 }
 
-const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'verify', 'wait', 'status', 'install', 'doctor'];
+const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'verify', 'cp', 'wait', 'status', 'install', 'doctor'];
 
 /** Command lines that are wrong, and what the error must name. */
 const WRONG: readonly (readonly [string, readonly string[]])[] = [
@@ -52,6 +52,10 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['verify /a --generation 0', ['--generation', '"0"']],
   ['verify /a --all --generation 1', ['--all']],
   ['verify gs://b', ['gs: is not supported yet']],
+  ['cp /a', ['a source URL and a destination URL']],
+  ['cp /a /b /c', ['a source URL and a destination URL']],
+  ['cp /a file:///a/', ['the same place']],
+  ['cp /a /b --generation x', ['--generation', '"x"']],
   ['install --from x', ['--sha256']],
   ['install word', ['word']],
   ['doctor --jsno', ['--jsno']],
