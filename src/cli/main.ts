@@ -12,6 +12,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   list: async () => (await import('./list.js')).listCommand,
   verify: async () => (await import('./verify.js')).verifyCommand,
   cp: async () => (await import('./cp.js')).cpCommand,
+  prune: async () => (await import('./prune.js')).pruneCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
   install: async () => (await import('./install.js')).installCommand,

@@ -8,11 +8,18 @@ export interface PruneOptions {
   /** Objects of an image that no manifest names may belong to one that is being written: they stay this long. */
   readonly graceMs?: number;
   readonly nowMs?: number;
+  /** Of the generations beyond the newest `keep`, only those that are older than this. */
+  readonly olderThanMs?: number;
+  /** Say what would go; remove nothing. */
+  readonly dryRun?: boolean;
 }
 
 export interface PruneResult {
   readonly generations: number[];
+  /** Shards and indexes. */
   readonly objects: string[];
+  /** Bytes of those. */
+  readonly removedBytes: number;
 }
 
 const DEFAULT_GRACE_MS = 24 * 3600 * 1000;
@@ -24,31 +31,37 @@ const DEFAULT_GRACE_MS = 24 * 3600 * 1000;
  */
 export async function pruneGenerations(store: Store, keep: number, options: PruneOptions = {}): Promise<PruneResult> {
   const graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+  const nowMs = options.nowMs ?? Date.now();
   const generations = await listGenerations(store);
-  const kept = generations.slice(-Math.max(1, keep));
-  const dropped = generations.slice(0, -Math.max(1, keep));
+  const beyond = generations.slice(0, -Math.max(1, keep));
+  const dropped =
+    options.olderThanMs === undefined ? beyond : await olderThan(store, beyond, nowMs - options.olderThanMs);
+  const kept = generations.filter((generation) => !dropped.includes(generation));
   // Read before anything is removed: one that cannot be read hides what it needs, and then nothing may go.
   const needed = neededBy(await readAll(store, kept));
   const droppedPrefixes = new Set<string>();
   for (const generation of dropped)
     for (const prefix of await prefixesOf(store, generation)) droppedPrefixes.add(prefix);
 
-  for (const generation of dropped) await store.remove(manifestName(generation));
+  const remove = options.dryRun === true ? () => Promise.resolve() : (name: string) => store.remove(name);
+  for (const generation of dropped) await remove(manifestName(generation));
 
   const objects: string[] = [];
+  let removedBytes = 0;
   for (const [prefix, members] of byPrefix(await store.list(''))) {
     const youngestMs = Math.max(...members.map((member) => member.modifiedAtMs));
-    const old = youngestMs <= (options.nowMs ?? Date.now()) - graceMs;
+    const old = youngestMs <= nowMs - graceMs;
     const known = droppedPrefixes.has(prefix) || members.some((member) => needed.has(member.name));
     if (!old && !known) continue;
-    for (const { name } of members) {
+    for (const { name, sizeBytes } of members) {
       if (needed.has(name)) continue;
-      await store.remove(name);
+      await remove(name);
       objects.push(name);
+      removedBytes += sizeBytes;
     }
   }
-  await store.sweepUnfinished(() => true, graceMs);
-  return { generations: dropped, objects };
+  if (options.dryRun !== true) await store.sweepUnfinished(() => true, graceMs);
+  return { generations: dropped, objects, removedBytes };
 }
 
 /** Remove what an image that was never committed left, unless a manifest needs it after all. Returns the names. */
@@ -60,6 +73,20 @@ export async function removeUncommitted(store: Store, prefix: string): Promise<s
   // Manifests, hints and probes name no image. One that another machine writes at this instant is written again there.
   await store.sweepUnfinished((name) => (prefixOf(name) ?? prefix) === prefix, 0);
   return objects;
+}
+
+/** Those of the generations that were made before a time. One whose manifest cannot be read has its object's age. */
+async function olderThan(store: Store, generations: readonly number[], beforeMs: number): Promise<number[]> {
+  const modifiedAtMs = new Map((await store.list('manifest-')).map((object) => [object.name, object.modifiedAtMs]));
+  const older: number[] = [];
+  for (const generation of generations) {
+    const createdAtMs = await readManifest(store, generation).then(
+      (manifest) => Date.parse(manifest.createdAt),
+      () => modifiedAtMs.get(manifestName(generation)) ?? Infinity,
+    );
+    if (createdAtMs < beforeMs) older.push(generation);
+  }
+  return older;
 }
 
 async function readAll(store: Store, generations: readonly number[]): Promise<Manifest[]> {

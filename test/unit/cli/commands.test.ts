@@ -13,7 +13,19 @@ interface Said {
   readonly stderr: string;
 }
 
-const COMMANDS = ['run', 'checkpoint', 'extract', 'list', 'verify', 'cp', 'wait', 'status', 'install', 'doctor'];
+const COMMANDS = [
+  'run',
+  'checkpoint',
+  'extract',
+  'list',
+  'verify',
+  'cp',
+  'prune',
+  'wait',
+  'status',
+  'install',
+  'doctor',
+];
 
 /** Command lines that are wrong, and what the error must name. */
 const WRONG: readonly (readonly [string, readonly string[]])[] = [
@@ -56,6 +68,10 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['cp /a /b /c', ['a source URL and a destination URL']],
   ['cp /a file:///a/', ['the same place']],
   ['cp /a /b --generation x', ['--generation', '"x"']],
+  ['prune /a', ['neither --keep nor --older-than']],
+  ['prune --keep 1', ['exactly one URL']],
+  ['prune /a --keep 0', ['--keep', '"0"']],
+  ['prune /a --older-than x', ['--older-than', '"x"']],
   ['install --from x', ['--sha256']],
   ['install word', ['word']],
   ['doctor --jsno', ['--jsno']],

@@ -2,7 +2,9 @@
 import { readdirSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { FastFreezeError } from '../../../src/base/errors.js';
 import { commitManifest, listGenerations, readManifest } from '../../../src/image/generations.js';
+import { buildManifest } from '../../../src/image/manifest.js';
 import { manifestName } from '../../../src/image/names.js';
 import { pruneGenerations, removeUncommitted } from '../../../src/image/prune.js';
 import { readIndex } from '../../../src/image/reader.js';
@@ -95,6 +97,71 @@ describe('pruning', () => {
     const before = readdirSync(store.directory);
     await expectCode('image', pruneGenerations(store, 2), manifestName(2));
     expect(readdirSync(store.directory)).toEqual(before);
+  });
+
+  test('removes what is beyond the newest and old enough, and a dry run says exactly that', async () => {
+    const store = makeStore();
+    const written: Written[] = [];
+    for (let generation = 1; generation <= 4; generation++) written.push(await commitGeneration(store, generation));
+    // Every manifest of these tests says that it is of this time.
+    const madeAtMs = Date.parse('2026-01-02T03:04:05.678Z');
+    const before = readdirSync(store.directory).sort();
+    const young = { olderThanMs: HOUR_MS, nowMs: madeAtMs + HOUR_MS };
+    expect(await pruneGenerations(store, 2, young)).toEqual({ generations: [], objects: [], removedBytes: 0 });
+    const old = { olderThanMs: HOUR_MS, nowMs: madeAtMs + HOUR_MS + 1 };
+    const told = await pruneGenerations(store, 2, { ...old, dryRun: true });
+    expect(readdirSync(store.directory).sort()).toEqual(before);
+    const done = await pruneGenerations(store, 2, old);
+    expect(done).toEqual(told);
+    expect(done.generations).toEqual([1, 2]);
+    expect(done.objects.sort()).toEqual(written.slice(0, 2).flatMap(objectsOf).sort());
+    expect(done.removedBytes).toBeGreaterThan(800_000);
+    expect(await listGenerations(store)).toEqual([3, 4]);
+    for (const generation of [3, 4]) await readImage(store, await readManifest(store, generation));
+  });
+
+  test('by age keeps the newest however old it is, and what a young one in between needs', async () => {
+    const store = makeStore();
+    const first = await commitGeneration(store, 1);
+    await commitGeneration(store, 2, first);
+    // By its own clock, generation 2 was made long after 3.
+    const manifest = await readManifest(store, 2);
+    await store.remove(manifestName(2));
+    await commitManifest(store, buildManifest({ ...manifest, createdAt: '2026-06-01T00:00:00.000Z' }));
+    await commitGeneration(store, 3);
+    const options = { olderThanMs: HOUR_MS, nowMs: Date.parse('2026-06-01T00:30:00.000Z') };
+    expect((await pruneGenerations(store, 1, options)).generations).toEqual([1]);
+    expect(await listGenerations(store)).toEqual([2, 3]);
+    for (const generation of [2, 3]) await readImage(store, await readManifest(store, generation));
+    // A manifest that cannot be read goes by the age of its object, which is young.
+    writeFileSync(join(store.directory, manifestName(2)), 'damaged');
+    await expectCode('image', pruneGenerations(store, 1, { olderThanMs: HOUR_MS }), manifestName(2));
+    expect((await pruneGenerations(store, 1)).generations).toEqual([2]);
+    await readImage(store, await readManifest(store, 3));
+  });
+
+  test('beside a writer never removes what it is writing', async () => {
+    const store = makeStore();
+    let previous = await commitGeneration(store, 1);
+    const pruning = { over: false };
+    const prunes = (async () => {
+      while (!pruning.over) {
+        await pruneGenerations(store, 1).catch((error: unknown) => {
+          // The writer's own pruning may take a manifest between our listing and our reading.
+          if (!(error instanceof FastFreezeError) || error.code !== 'not-found') throw error;
+        });
+        await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+    })();
+    try {
+      for (let generation = 2; generation <= 12; generation++) {
+        previous = await commitGeneration(store, generation, previous);
+        await readImage(store, previous.manifest);
+      }
+    } finally {
+      pruning.over = true;
+      await prunes;
+    }
   });
 
   test('killed after any step leaves every manifest restorable', async () => {
