@@ -13,6 +13,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   verify: async () => (await import('./verify.js')).verifyCommand,
   cp: async () => (await import('./cp.js')).cpCommand,
   prune: async () => (await import('./prune.js')).pruneCommand,
+  inspect: async () => (await import('./inspect.js')).inspectCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
   install: async () => (await import('./install.js')).installCommand,

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+import { inspect } from '../engine/inspect.js';
+import { openStore } from '../store/store.js';
+import { flagOption, parseOptions } from './arguments.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+import { generationArgument, printJson, urlArgument } from './image-arguments.js';
+import { inspectText } from './inspect-text.js';
+
+const OPTIONS = {
+  generation: { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+export const inspectCommand: Command = {
+  name: 'inspect',
+  summary: 'Show what an image holds: processes, memory, files, sockets',
+  help: `Usage: fastfreeze inspect [OPTIONS] URL
+
+Shows an image: when, where and by what it was written, the command, the process
+tree with names and executables, memory by process and by kind, open files and
+sockets. Reads the manifest, the index and CRIU's small files, never pages of
+memory; the arguments of single processes stand there and are not shown.
+
+Options:
+      --generation N         this generation, not the newest
+      --json                 print everything as JSON (docs/json.md)
+
+Exit status:
+    0  shown
+  170  there is no such image, or it is damaged, or the store cannot be read
+    2  the command line is wrong
+`,
+  async run(args) {
+    const parsed = parseOptions(args, OPTIONS, false);
+    const store = openStore(urlArgument(parsed, 'inspect'));
+    const which = generationArgument(parsed);
+    const inspected = await inspect(store, which === 'all' ? 'newest' : which);
+    if (flagOption(parsed, 'json')) printJson(inspected);
+    else process.stdout.write(inspectText(inspected));
+    return EXIT.ok;
+  },
+};
