@@ -11,14 +11,14 @@ export interface AppendingFile {
 
 /**
  * The files that a frozen tree has open for appending. CRIU compares the sizes of all other open files at a restore,
- * but not of these.
+ * but not of these. Files below `except` are ours: CRIU's parasite has its log open in the application.
  */
-export function readAppending(tree: readonly TreeProcess[]): AppendingFile[] {
+export function readAppending(tree: readonly TreeProcess[], except: string): AppendingFile[] {
   const found = new Map<string, AppendingFile>();
   for (const { pid } of tree) {
     for (const fd of listFds(pid)) {
       const file = appendingFile(pid, fd);
-      if (file !== undefined) found.set(file.path, file);
+      if (file !== undefined && !file.path.startsWith(`${except}/`)) found.set(file.path, file);
     }
   }
   return [...found.values()];

@@ -164,7 +164,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     refuseStrangers(job);
     refuseInexactState(tree, job.config.criu.privileged);
     const clocks = readClocks();
-    const appending = readAppending(tree);
+    const appending = readAppending(tree, job.config.jobDirectory);
     const snapshot = await job.stdio.snapshot();
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached]));
     const affinity = readAffinity(tree);
