@@ -126,7 +126,7 @@ for (const identity of ['root', 'user'] as const) {
         const elsewhere = `file:${bed.directory('copies')}/job`;
 
         await fails(place, 170, `file:${bed.path('nowhere')}`, elsewhere, /does not exist|there is none/);
-        await fails(place, 2, 's3://bucket/job', elsewhere, /s3: is not supported yet/);
+        await fails(place, 2, 'ftp://host/job', elsewhere, /ftp: is not a kind of store/);
 
         await withDamage(bed, shardOf(directory), async (at) => {
           const verified = await place.fastfreeze(['verify', '--json', url]);
