@@ -64,11 +64,16 @@ export async function pruneGenerations(store: Store, keep: number, options: Prun
   return { generations: dropped, objects, removedBytes };
 }
 
-/** Remove what an image that was never committed left, unless a manifest needs it after all. Returns the names. */
+/**
+ * Remove what an image that was never committed left, unless a manifest needs it after all. Returns the names. Where
+ * writes arrive late, a complete image stays until it is old: its manifest may be on its way, and must not come to stand
+ * there without it.
+ */
 export async function removeUncommitted(store: Store, prefix: string): Promise<string[]> {
   const needed = neededBy(await readAll(store, await listGenerations(store)));
   const members = byPrefix(await store.list(prefix)).get(prefix) ?? [];
-  const objects = members.map((member) => member.name).filter((name) => !needed.has(name));
+  const mayBeCommitted = store.writesArriveLate && members.some(({ name }) => parseIndexName(name) !== undefined);
+  const objects = mayBeCommitted ? [] : members.map((member) => member.name).filter((name) => !needed.has(name));
   for (const name of objects) await store.remove(name);
   // Manifests, hints and probes name no image. One that another machine writes at this instant is written again there.
   await store.sweepUnfinished((name) => (prefixOf(name) ?? prefix) === prefix, 0);

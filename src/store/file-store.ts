@@ -20,6 +20,7 @@ export function createFileStore(directory: string): Store {
 
   const store: Store = {
     url: formatFileUrl(directory),
+    writesArriveLate: false,
 
     async prepare() {
       const probe = temporaryPath(directory, 'probe');

@@ -14,6 +14,8 @@ export function lazyStore(url: string, load: () => Promise<Store>): Store {
   };
   return {
     url,
+    // What is loaded lazily is a cloud's.
+    writesArriveLate: true,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),
     createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),

@@ -29,6 +29,8 @@ export type Fencing = 'atomic' | 'best-effort';
 export interface Store {
   /** How a user would name this place; `openStore(url)` finds it again. */
   readonly url: string;
+  /** Whether a write that was given up, or whose writer is dead, can still take effect later: the service may have it. */
+  readonly writesArriveLate: boolean;
   /** Make the place and prove that it can be written, so that a checkpoint fails before it freezes anything. */
   prepare(): Promise<{ readonly fencing: Fencing }>;
   /** Begin an object that appears under `name` only at `finish()`, replacing what may stand there. */

@@ -17,6 +17,7 @@ export function createObjectStore(client: ObjectClient): Store {
 
   const store: Store = {
     url: client.url,
+    writesArriveLate: true,
 
     async prepare() {
       fencing = await probe(client, life.signal);

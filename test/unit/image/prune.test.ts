@@ -228,6 +228,18 @@ describe('removing what was not committed', () => {
     expect((await listGenerations(store)).length).toBe(40);
   });
 
+  test('leaves a complete image where its manifest may still arrive', async () => {
+    const store = makeStore();
+    const { sealed, manifest } = await writeImage(store, new Map([['core-1.img', noise(5000, 1)]]), { generation: 1 });
+    const late: Store = { ...store, writesArriveLate: true };
+    expect(await removeUncommitted(late, sealed.prefix)).toEqual([]);
+    expect(await commitManifest(store, manifest)).toBe('created');
+    await readImage(store, await readManifest(store, 'newest'));
+    // Half of one cannot be committed any more.
+    writeFileSync(join(store.directory, 'half-1.ffs'), 'x');
+    expect(await removeUncommitted(late, 'half')).toEqual(['half-1.ffs']);
+  });
+
   test('keeps an image that was committed after all', async () => {
     const store = makeStore();
     const { sealed } = await commitGeneration(store, 1);
