@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { createServer, type AddressInfo } from 'node:net';
 import { messageOf, until } from './until.js';
@@ -19,6 +19,9 @@ const CREDENTIALS = {
   AWS_REGION: 'us-east-1',
   AWS_EC2_METADATA_DISABLED: 'true',
 };
+
+/** Whether this machine has moto. Debian 12 has no package of it; test/skips.json names what then is not tested. */
+export const hasMoto = spawnSync('moto_server', ['--help'], { stdio: 'ignore', timeout: 60_000 }).status === 0;
 
 /** moto: the one server to be had that keeps conditional writes and multipart uploads as S3 does. */
 export async function startMoto(): Promise<S3Server> {
