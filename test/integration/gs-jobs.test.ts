@@ -75,7 +75,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 240_000);
 
-    test('when the service refuses the commit, the job runs on and nothing of it stays', async () => {
+    test('when the service refuses the commit, the job runs on and no manifest is there', async () => {
       await withBed(identity, async (bed) => {
         const { options, prefix } = image(`${identity}-refused`);
         const job = bed.run(await bed.place(), options, loop(bed), { env: fake.env });
@@ -90,7 +90,8 @@ for (const identity of ['root', 'user'] as const) {
         expect(answer.stderr).toMatch(/permission denied.*storage\.objects\.create/);
         fake.fault = () => undefined;
         await job.progresses(3);
-        expect(namesOf(prefix)).toEqual([]);
+        // The image itself stays until it is old: of a commit that failed nobody knows whether it is still on its way.
+        expect(namesOf(prefix).filter((name) => name.includes('manifest'))).toEqual([]);
         await job.freeze();
       });
     }, 240_000);
