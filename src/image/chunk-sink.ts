@@ -159,7 +159,8 @@ export class ChunkSink {
   private async append(chunk: number, codec: Codec, block: Block, storedBytes: number): Promise<void> {
     if (this.failure !== undefined) return;
     this.chunks.setStored(chunk, codec, storedBytes);
-    writeChunkHeader(block.framed, 0, this.chunks.facts(chunk));
+    const payload = codec === 'none' ? undefined : await this.hash(block.data, storedBytes, this.hashSeed);
+    writeChunkHeader(block.framed, 0, this.chunks.facts(chunk), payload);
     const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
     this.chunks.setPlace(chunk, await this.options.shards.append(block, framedBytes));
     this.storedBytes += framedBytes;

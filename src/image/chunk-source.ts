@@ -79,9 +79,11 @@ export class ChunkSource {
     const reader = await this.reader(shard);
     await reader.read(offset, into.framed.subarray(0, CHUNK_HEADER_BYTES + facts.storedBytes));
     const expected = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
-    writeChunkHeader(expected, 0, facts);
+    const payload =
+      facts.codec === 'none' ? undefined : await this.hash(into.data, facts.storedBytes, this.index.hashSeed);
+    writeChunkHeader(expected, 0, facts, payload);
     if (!expected.equals(into.framed.subarray(0, CHUNK_HEADER_BYTES))) {
-      throw this.damaged(chunk, 'its header is not the one that the index describes');
+      throw this.damaged(chunk, 'its checksum or its header does not match');
     }
   }
 

@@ -18,11 +18,12 @@ export interface ChunkFacts {
   readonly hash: HashWords;
 }
 
-export function writeChunkHeader(into: Buffer, at: number, facts: ChunkFacts): void {
+/** `payload` is the hash of the bytes as stored, where they are not the raw ones: decoders take some damage for nothing. */
+export function writeChunkHeader(into: Buffer, at: number, facts: ChunkFacts, payload?: HashWords): void {
   into.writeUInt32LE(CHUNK_MAGIC, at);
   into.writeUInt8(CODECS.indexOf(facts.codec), at + 4);
   into.writeUInt8(0, at + 5); // cipher: none
-  into.writeUInt16LE(0, at + 6); // flags
+  into.writeUInt16LE((payload?.a ?? 0) & 0xffff, at + 6);
   into.writeUInt32LE(facts.rawBytes, at + 8);
   into.writeUInt32LE(facts.storedBytes, at + 12);
   into.writeUInt32LE(facts.hash.a, at + 16);
