@@ -61,11 +61,11 @@ export function countOption(parsed: ParsedArguments, name: string, fallback: num
 }
 
 /** `90`, `90s`, `5m`, `1h30m`, `500ms`: milliseconds. A bare number counts seconds. */
-export function durationOption(parsed: ParsedArguments, name: string): number | undefined {
+export function durationOption(parsed: ParsedArguments, name: string, minMs = 1): number | undefined {
   const text = textOption(parsed, name);
   if (text === undefined) return undefined;
   const durationMs = parseDuration(text);
-  if (durationMs === undefined || durationMs <= 0) {
+  if (durationMs === undefined || durationMs < minMs) {
     throw wrongValue(name, text, 'expected a duration such as 90s, 5m or 1h30m');
   }
   return durationMs;

@@ -34,6 +34,10 @@ const OPTIONS = {
   container: { type: 'string', short: 'n' },
   'no-container': { type: 'boolean' },
   'on-app-ready': { type: 'string' },
+  'lease-ttl': { type: 'string' },
+  'lease-wait': { type: 'string' },
+  'strict-lease': { type: 'boolean' },
+  'force-lease': { type: 'boolean' },
   spool: { type: 'string' },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
@@ -69,6 +73,14 @@ Checkpoints:
                              Ctrl-C counts as SIGINT
       --num-shards N         objects written in parallel [4]
       --cpu-budget B         low (no compression), medium (lz4), high (zstd) [medium]
+
+One run at a time (README, "Two machines, one job"):
+      --lease-wait D         how long to wait for another run of the job to end or
+                             fall silent [twice --lease-ttl]; then exit 170
+      --lease-ttl D          a run that is silent for so long is taken for dead [30s]
+      --strict-lease         stop the application while the lease cannot be renewed,
+                             and end it when another run has taken it
+      --force-lease          take the lease from whoever has it
 
 The application:
   -n, --container NAME       the job's name; needed when several run
@@ -135,6 +147,10 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
     ...optional('errorPath', absolute(textOption(parsed, 'error'))),
+    leaseTtlMs: leaseTtl(parsed),
+    ...optional('leaseWaitMs', durationOption(parsed, 'lease-wait', 0)),
+    strictLease: flagOption(parsed, 'strict-lease'),
+    forceLease: flagOption(parsed, 'force-lease'),
     verbosity: verbosityOption(parsed),
   };
 }
@@ -216,6 +232,17 @@ function signalsOption(parsed: ParsedArguments): number[] {
       return number;
     });
 }
+
+function leaseTtl(parsed: ParsedArguments): number {
+  const ttlMs = durationOption(parsed, 'lease-ttl') ?? DEFAULT_LEASE_TTL_MS;
+  if (ttlMs >= MIN_LEASE_TTL_MS && ttlMs <= MAX_LEASE_TTL_MS) return ttlMs;
+  throw wrongValue('lease-ttl', textOption(parsed, 'lease-ttl') ?? '', 'expected 3s to 1h');
+}
+
+const DEFAULT_LEASE_TTL_MS = 30_000;
+/** A renewal is due every third of it, and a service may take a second for one. */
+const MIN_LEASE_TTL_MS = 3_000;
+const MAX_LEASE_TTL_MS = 3_600_000;
 
 function absolute(path: string | undefined): string | undefined {
   return path === undefined ? undefined : resolve(path);

@@ -23,6 +23,7 @@ import { type Store, openStore } from '../store/store.js';
 import { type AppRecord, appRecordToJson } from './app-record.js';
 
 import type { CheckpointRequest, CheckpointResult, Progress, SupervisorConfig } from './config.js';
+import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
 import { spoolUrl } from './spool.js';
 
@@ -35,6 +36,7 @@ export interface CheckpointJob {
   readonly poller: Poller;
   readonly children: Children;
   readonly log: Logger;
+  readonly lease: LeaseGuard;
   /** Told which objects are in the making, so that somebody can remove them if we die. */
   readonly announcePrefix: (prefix: string | null, url: string) => void;
   /** Told when a generation is durable in the spool and wants to be copied to where it belongs. */
@@ -93,6 +95,8 @@ async function attemptCheckpoint(
   // Short: it is part of the path of a socket, which has room for 107 bytes.
   const directory = mkdtempSync(join(job.config.jobDirectory, 'd-'));
   try {
+    // What goes elsewhere than the job's own place is nobody's next generation.
+    if (destination === job.config.imageUrl) await job.lease.check();
     await store.prepare();
     const generation = (await newestGeneration([url, destination])) + 1;
     const writer = await createImageWriter({
@@ -256,6 +260,8 @@ async function commit(
   image: Awaited<ReturnType<ImageWriter['finish']>>,
   record: AppRecord,
 ): Promise<void> {
+  // A spool takes it even while the destination, where the lease is, cannot be reached.
+  if (attempt.url === attempt.job.config.imageUrl) await attempt.job.lease.confirm();
   const manifest = manifestWriter(attempt.job.config).checkpoint(attempt.generation, image, appRecordToJson(record));
   const outcome = await commitManifest(attempt.store, manifest);
   if (outcome === 'created') return;

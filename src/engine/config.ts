@@ -2,6 +2,9 @@
 import type { CriuSetup } from '../criu/options.js';
 import type { ErrorRecord } from '../base/errors.js';
 import type { Verbosity } from '../base/log.js';
+import type { Lease } from '../store/lease/acquire.js';
+import type { LeaseState } from '../store/lease/hold.js';
+import type { LeaseHolder } from '../store/lease/record.js';
 import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
@@ -36,6 +39,16 @@ export interface SupervisorConfig extends JobOptions {
   /** Generation to restore, or undefined to start from scratch. */
   readonly restoreGeneration?: number;
   readonly criu: CriuSetup;
+  /** Undefined where nobody else can run this job. */
+  readonly lease?: {
+    readonly holder: LeaseHolder;
+    readonly ttlMs: number;
+    readonly strict: boolean;
+    /** Undefined when it could not be taken at the start. */
+    readonly lease?: Lease;
+    /** Since it was written. */
+    readonly ageMs: number;
+  };
   /** The ids that the application has in a user namespace of ours, where they are its user's own; else it is uid 0. */
   readonly identity?: Identity;
   readonly criuVersion: string;
@@ -117,4 +130,6 @@ export interface JobStatus {
   readonly residentBytes: number;
   readonly lastCheckpoint: (CheckpointResult & { readonly at: string }) | null;
   readonly lastFailure: string | null;
+  /** `missing` when it could not be taken; null where none is needed. */
+  readonly lease: LeaseState | 'missing' | null;
 }

@@ -7,12 +7,10 @@ import { fileURLToPath } from 'node:url';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, type Verbosity, createLogger } from '../base/log.js';
 import { type Launched, containerFailure, launch } from '../container/launch.js';
-import type { Identity, OwnIds } from '../container/own-ids.js';
+import type { OwnIds } from '../container/own-ids.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
-import { listGenerations, readManifest } from '../image/generations.js';
 import { removeUncommitted } from '../image/prune.js';
-import type { Clocks } from '../linux/clocks.js';
 import { signalNumber } from '../linux/process.js';
 import {
   isForegroundTerminal,
@@ -21,12 +19,16 @@ import {
   readWindowSize,
   writeTerminalSettings,
 } from '../linux/terminal.js';
-import { openStore } from '../store/store.js';
-import { parseAppRecord } from './app-record.js';
+import { releaseQuietly } from '../store/lease/acquire.js';
+import type { LeaseHolder } from '../store/lease/record.js';
+import { thisRun } from '../store/lease/self.js';
+import { isFileUrl, openStore } from '../store/store.js';
 import type { JobOptions, LauncherMessage, SupervisorConfig, SupervisorMessage } from './config.js';
 import { lineSplitter } from './control-protocol.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
-import { emptySpool, emptySpoolInBackground } from './spool.js';
+import { JobHeldError, type PlanRequest, type Plan as StorePlan, makePlan } from './plan.js';
+import { makePlanElsewhere } from './plan-process.js';
+import { emptySpoolInBackground } from './spool.js';
 import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.js';
 
 export interface RunOptions extends JobOptions {
@@ -35,6 +37,14 @@ export interface RunOptions extends JobOptions {
   readonly generation?: number;
   readonly outputPath?: string;
   readonly errorPath?: string;
+  /** For how long a lease that is not renewed still keeps others out. */
+  readonly leaseTtlMs: number;
+  /** How long to wait for a lease that is held; twice its time to live by default. */
+  readonly leaseWaitMs?: number;
+  /** Stop the application while its lease may be lost, and end it when it is. */
+  readonly strictLease: boolean;
+  /** Take the lease from whoever has it. */
+  readonly forceLease: boolean;
 }
 
 /** How `run` ended: the process's exit code, and the error to print when it was ours. */
@@ -73,88 +83,78 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, start
   if (!options.container) refuseBareMachine();
   const job = claimJob(options.jobName);
   try {
-    let plan: Plan;
+    // The default URL is this machine's own, and there the job's name keeps others away.
+    if (!options.imageUrlGiven) return await runPlanned(options, job, undefined, signals, log, startedAtMs);
+    const holder = thisRun(join(job.path, 'lock'), job.lockFd);
+    let ended = false;
     try {
-      plan = await signals.unlessEnded(makePlan(options, log));
-    } catch (error) {
-      if (error instanceof FastFreezeError && error.code === 'aborted') throw error;
-      return { exitCode: EXIT_RESTORE_FAILED, error: asFastFreezeError(error, 'fetch the image manifest') };
+      const outcome = await runPlanned(options, job, holder, signals, log, startedAtMs);
+      ended = outcome.error === undefined;
+      return outcome;
+    } finally {
+      // A supervisor that came to its end in order has done so itself.
+      if (!ended) await releaseQuietly(openStore(options.imageUrl), holder.id);
     }
-    if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
-    return await runSupervised(options, job, plan, signals, log, startedAtMs);
   } finally {
     releaseJob(job);
   }
 }
 
-async function makePlan(options: RunOptions, log: Logger): Promise<Plan> {
-  const start = await planStart(options, log);
-  await tellFencing(options.imageUrl, log);
-  return { ...start, ownIds: await findIds(options, start, log) };
+async function runPlanned(
+  options: RunOptions,
+  job: JobDirectory,
+  holder: LeaseHolder | undefined,
+  signals: CaughtSignals,
+  log: Logger,
+  startedAtMs: number,
+): Promise<RunOutcome> {
+  let plan: Plan;
+  try {
+    plan = await planRun(options, holder, signals, log, startedAtMs);
+  } catch (error) {
+    if (error instanceof FastFreezeError && error.code === 'aborted') throw error;
+    const known = asFastFreezeError(error, 'fetch the image manifest');
+    return { exitCode: error instanceof JobHeldError ? EXIT_FAILED : EXIT_RESTORE_FAILED, error: known };
+  }
+  if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
+  return await runSupervised(options, job, holder, plan, signals, log, startedAtMs);
 }
 
-interface Plan {
-  readonly generation?: number;
-  readonly clocks?: Clocks;
-  /** The ids that the image has in it. */
-  readonly identity?: Identity;
+interface Plan extends StorePlan {
   /** What gives the application its user's ids; undefined where it is uid 0 inside, or root. */
   readonly ownIds?: OwnIds | undefined;
+  /** By `performance.now()`. */
+  readonly leaseWrittenAtMs: number;
 }
 
-/** Restore or start anew? The manifest decides; only what is known to be sound is restored. */
-async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
-  if (options.noRestore) {
-    log.info('Starting from scratch, as --no-restore asks');
-    return {};
-  }
-  if (options.spoolDirectory !== undefined) {
-    // What an earlier run left in the spool is newer than what the URL holds.
-    const { spoolDirectory: directory, imageUrl: url, keep } = options;
-    await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
-  }
-  log.info(`Fetching image manifest for ${options.imageUrl}`);
-  const store = openStore(options.imageUrl);
-  const generation = options.generation ?? (await listGenerations(store)).at(-1);
-  if (generation === undefined) {
-    log.info('Image manifest not found, running application from scratch');
-    return {};
-  }
-  const manifest = await readManifest(store, generation, { allowBadVersion: options.allowBadImageVersion });
-  if (manifest.state === 'finished') {
-    const code = manifest.finished?.exitCode ?? null;
-    log.info(
-      `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}; starting anew`,
-    );
-    return {};
-  }
-  const record = parseAppRecord(manifest.app);
-  const given = options.command.join('\0');
-  if (given !== '' && given !== record.command.join('\0')) {
-    log.warn(
-      `the image is of another command, which is what continues: ${record.command.join(' ')} (given: ${options.command.join(' ')})`,
-    );
-  }
-  log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
-  return { generation, clocks: record.clocks, ...(record.identity === undefined ? {} : { identity: record.identity }) };
-}
-
-/** Say at the start what a service does not promise, or that nothing can be written there: later is too late. */
-async function tellFencing(url: string, log: Logger): Promise<void> {
-  const store = openStore(url);
-  // A directory keeps the promise, and is made by the first checkpoint: a job without one leaves nothing.
-  if (store.url.startsWith('file:')) return;
+async function planRun(
+  options: RunOptions,
+  holder: LeaseHolder | undefined,
+  signals: CaughtSignals,
+  log: Logger,
+  startedAtMs: number,
+): Promise<Plan> {
+  const { leaseTtlMs: ttlMs, leaseWaitMs: waitMs = 2 * ttlMs, forceLease: force } = options;
+  const request: PlanRequest = {
+    ...options,
+    ...(holder === undefined ? {} : { lease: { holder, ttlMs, waitMs, force } }),
+  };
+  const calledOff = new AbortController();
   try {
-    const { fencing } = await store.prepare();
-    if (fencing === 'atomic') return;
-    log.warn(`${url} has no conditional writes: fencing is best effort, so never run this job on two machines at once`);
-  } catch (error) {
-    log.warn(`${asFastFreezeError(error, 'prepare', url).message}; checkpoints will fail`);
+    const start = await signals.unlessEnded(
+      isFileUrl(options.imageUrl)
+        ? makePlan(request, log, calledOff.signal)
+        : makePlanElsewhere({ request, verbosity: options.verbosity, startedAtMs }, calledOff.signal),
+    );
+    const leaseWrittenAtMs = performance.now() - start.leaseAgeMs;
+    return { ...start, leaseWrittenAtMs, ownIds: await signals.unlessEnded(findIds(options, start, log)) };
+  } finally {
+    calledOff.abort();
   }
 }
 
 /** Who the application is: what it was for a restore, and for a start what can be had. Root is root. */
-async function findIds(options: RunOptions, plan: Plan, log: Logger): Promise<OwnIds | undefined> {
+async function findIds(options: RunOptions, plan: StorePlan, log: Logger): Promise<OwnIds | undefined> {
   if (isPrivileged()) return undefined;
   if (plan.generation !== undefined) return await ownIdsForRestore(plan.identity, options.container);
   return options.container && process.getuid?.() !== 0 ? await ownIdsForStart(log) : undefined;
@@ -163,6 +163,7 @@ async function findIds(options: RunOptions, plan: Plan, log: Logger): Promise<Ow
 async function runSupervised(
   options: RunOptions,
   job: JobDirectory,
+  holder: LeaseHolder | undefined,
   plan: Plan,
   signals: CaughtSignals,
   log: Logger,
@@ -178,6 +179,7 @@ async function runSupervised(
     jobDirectory: job.path,
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
+    ...(holder === undefined ? {} : { lease: leaseConfig(options, holder, plan) }),
     criu: {
       command: [...(ownIds?.asRoot ?? []), ...criu.command],
       privileged,
@@ -204,6 +206,15 @@ async function runSupervised(
   }
 }
 
+function leaseConfig(
+  options: RunOptions,
+  holder: LeaseHolder,
+  { lease }: Plan,
+): NonNullable<SupervisorConfig['lease']> {
+  const common = { holder, ttlMs: options.leaseTtlMs, strict: options.strictLease, ageMs: 0 };
+  return lease === undefined ? common : { ...common, lease };
+}
+
 async function supervise(
   config: SupervisorConfig,
   plan: Plan,
@@ -219,7 +230,7 @@ async function supervise(
     clocks: plan.clocks,
     lockFd: job.lockFd,
   });
-  const conversation = converse(launched, config);
+  const conversation = converse(launched, () => withLeaseAge(config, plan));
   signals.forward((name) => forwardSignal(name, conversation.send, config));
   try {
     const exitCode = await launched.exited;
@@ -260,9 +271,16 @@ interface Conversation {
   state(): { last: SupervisorMessage | undefined; heard: boolean; prefix: { prefix: string; url: string } | undefined };
 }
 
-function converse(launched: Launched, config: SupervisorConfig): Conversation {
+/** The supervisor's clock is its container's: it is told how old the lease is, not since when. */
+function withLeaseAge(config: SupervisorConfig, plan: Plan): SupervisorConfig {
+  if (config.lease === undefined) return config;
+  return { ...config, lease: { ...config.lease, ageMs: performance.now() - plan.leaseWrittenAtMs } };
+}
+
+function converse(launched: Launched, makeConfig: () => SupervisorConfig): Conversation {
   const { channel } = launched;
   let heard = false;
+  let config: SupervisorConfig | undefined;
   let last: SupervisorMessage | undefined;
   let prefix: { prefix: string; url: string } | undefined;
   const waiting: LauncherMessage[] = [];
@@ -275,10 +293,11 @@ function converse(launched: Launched, config: SupervisorConfig): Conversation {
       const message = JSON.parse(line) as SupervisorMessage;
       if (message.type === 'hello') {
         heard = true;
+        config = makeConfig();
         write({ type: 'config', config });
         for (const early of waiting.splice(0)) write(early);
       } else if (message.type === 'spooled') {
-        emptySpoolOf(config, message.url);
+        if (config !== undefined) emptySpoolOf(config, message.url);
       } else if (message.type === 'prefix') {
         prefix = message.prefix === null ? undefined : { prefix: message.prefix, url: message.url };
       } else if (message.type === 'ended' || message.type === 'failed') {

@@ -23,6 +23,7 @@ import type {
 } from './config.js';
 import { type ControlServer, serveControl } from './control-server.js';
 import { recordFinished } from './finished.js';
+import { type LeaseGuard, guardLease } from './lease-guard.js';
 import { createProgressLine } from './progress-line.js';
 import { restore } from './restore.js';
 
@@ -96,6 +97,7 @@ class Job {
   private stoppedByCheckpoint = false;
   private readonly earlySignals: number[] = [];
   private readonly startedAt = new Date();
+  private readonly lease: LeaseGuard;
 
   constructor(
     private readonly config: SupervisorConfig,
@@ -105,6 +107,7 @@ class Job {
     private readonly options: SupervisorOptions,
   ) {
     this.command = config.command;
+    this.lease = guardLease(config, log, { pid: () => this.app?.pid, end: (error) => this.endByLease(error) });
   }
 
   async live(): Promise<void> {
@@ -115,6 +118,7 @@ class Job {
       idle: () => this.idle(),
       status: () => this.status(),
     });
+    if (config.lease?.lease !== undefined && config.lease.ageMs > config.lease.ttlMs / 3) await this.lease.confirm();
     if (config.restoreGeneration === undefined) await this.startFromScratch();
     else await this.restoreFrom(config.restoreGeneration);
     this.phase = 'running';
@@ -163,6 +167,11 @@ class Job {
     this.options.leave(EXIT_FAILED, { type: 'failed', exitCode: EXIT_FAILED, error: toErrorRecord(error) });
   }
 
+  private endByLease(error: FastFreezeError): void {
+    this.options.leave(EXIT_FAILED, { type: 'failed', exitCode: EXIT_FAILED, error: toErrorRecord(error) });
+    this.killTree();
+  }
+
   launcherGone(send: (message: SupervisorMessage) => void): void {
     this.log.debug('the launcher has gone');
     if (this.config.outer.settings !== undefined) {
@@ -180,7 +189,7 @@ class Job {
       rmSync(this.config.jobDirectory, { recursive: true, force: true });
       send({ type: 'ended', exitCode: EXIT_FAILED, reason: 'the launcher was killed' });
       this.poller.close();
-      process.exit(EXIT_FAILED);
+      void this.lease.release().finally(() => process.exit(EXIT_FAILED));
     };
     setTimeout(over, 20_000).unref();
     (this.current ?? Promise.resolve()).then(over, over);
@@ -369,6 +378,7 @@ class Job {
         poller: this.poller,
         children: this.children,
         log: this.log,
+        lease: this.lease,
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
         spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),
         endApplication: () => this.killTree(),
@@ -431,6 +441,7 @@ class Job {
     if (this.stoppedByCheckpoint) {
       this.stdio?.abandon();
       this.killTree();
+      await this.lease.release();
       log.info(
         `Exiting with exit_code=${EXIT_CHECKPOINTED}: the application was checkpointed; the same command continues it`,
       );
@@ -444,12 +455,13 @@ class Job {
         ? `Application exited with exit_code=${exitCode}`
         : `Application caught fatal signal ${signalName(status.signal)}`;
     try {
-      await recordFinished(this.config, status);
+      await recordFinished(this.config, this.lease, status);
     } catch (error) {
       log.warn(
         `the record that the job has finished could not be written: ${asFastFreezeError(error, 'write').message}`,
       );
     }
+    await this.lease.release();
     if (exitCode !== 0) log.info(`Exiting with exit_code=${exitCode}: ${reason}`);
     this.options.leave(exitCode, { type: 'ended', exitCode, reason });
   }
@@ -471,6 +483,7 @@ class Job {
       residentBytes: processes.reduce((sum, one) => sum + one.residentBytes, 0),
       lastCheckpoint: this.lastCheckpoint,
       lastFailure: this.lastFailure,
+      lease: this.lease.state ?? null,
     };
   }
 }

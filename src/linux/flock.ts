@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { openSync } from 'node:fs';
 import { closeFd } from './fds.js';
-import { libc } from './libc.js';
+import { EAGAIN, EINTR, lastErrno, libc } from './libc.js';
 
 const sysFlock = libc.func('int flock(int fd, int operation)') as (fd: number, operation: number) => number;
 
@@ -13,6 +13,16 @@ const LOCK_NB = 4;
 export function tryLock(path: string): number | undefined {
   const fd = openSync(path, 'a', 0o600);
   if (sysFlock(fd, LOCK_EX | LOCK_NB) === 0) return fd;
+  closeFd(fd);
+  return undefined;
+}
+
+/** As `tryLock`; where the file system knows no such locks (Lustre without its mount option), as if nobody held it. */
+export function tryLockWhereKnown(path: string): number | undefined {
+  const fd = openSync(path, 'a', 0o600);
+  if (sysFlock(fd, LOCK_EX | LOCK_NB) === 0) return fd;
+  const errno = lastErrno();
+  if (errno !== EAGAIN && errno !== EINTR) return fd;
   closeFd(fd);
   return undefined;
 }

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-import { randomBytes } from 'node:crypto';
+import { createHash, randomBytes } from 'node:crypto';
 import { constants, type Stats } from 'node:fs';
-import { link, mkdir, open, readdir, rename, stat, unlink } from 'node:fs/promises';
+import { link, mkdir, open, readFile, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
+import { closeFd } from '../linux/fds.js';
+import { tryLockWhereKnown } from '../linux/flock.js';
 import { syncDirectory } from './file-io.js';
 import { openFileReader } from './file-reader.js';
 import { createFileWriter } from './file-writer.js';
 import { formatFileUrl } from './file-url.js';
+import { MAX_SMALL_BYTES, type ObjectVersion } from './object/object-client.js';
 import { assertName, hasCode, storeError } from './store-error.js';
 import type { ObjectInfo, Store } from './store.js';
 
@@ -61,6 +64,26 @@ export function createFileStore(directory: string): Store {
           }),
         ),
       );
+    },
+
+    async readVersion(name) {
+      const path = pathOf(name);
+      return await attempt('read', path, () => readVersionIfThere(path));
+    },
+
+    async replace(name, bytes, version) {
+      const path = pathOf(name);
+      return await attempt('replace', path, async () => {
+        await makeDirectory(directory);
+        const unlock = await lockFile(join(directory, `.${name}.lock`));
+        try {
+          if ((await readVersionIfThere(path))?.version !== version) return undefined;
+          await throughTemporary(directory, name, bytes, (temporary) => rename(temporary, path));
+          return versionOf(bytes);
+        } finally {
+          unlock();
+        }
+      });
     },
 
     async read(name, offset, into) {
@@ -197,6 +220,51 @@ async function linkExclusively(temporary: string, path: string): Promise<'create
       cause: error,
     });
   }
+}
+
+/** Who replaces an object has this lock; it goes with the process that holds it. Neighbours hold it for milliseconds. */
+async function lockFile(path: string): Promise<() => void> {
+  const deadlineMs = performance.now() + LOCK_TIMEOUT_MS;
+  for (;;) {
+    const fd = tryLockWhereKnown(path);
+    if (fd !== undefined) return () => closeFd(fd);
+    if (performance.now() > deadlineMs) throw lockHeld(path);
+    await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
+  }
+}
+
+const LOCK_TIMEOUT_MS = 30_000;
+const LOCK_RETRY_MS = 10;
+
+function lockHeld(path: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'conflict',
+    op: 'lock',
+    subject: path,
+    reason: `somebody else has held it for ${LOCK_TIMEOUT_MS / 1000} s`,
+    hint: 'see whether a process of fastfreeze hangs there',
+  });
+}
+
+async function readVersionIfThere(path: string): Promise<ObjectVersion | undefined> {
+  const found = await statIfThere(path);
+  if (found === undefined) return undefined;
+  if (found.size > MAX_SMALL_BYTES) {
+    const reason = `with ${found.size} bytes it is none of ours`;
+    throw new FastFreezeError({ code: 'image', op: 'read', subject: path, reason });
+  }
+  try {
+    const bytes = await readFile(path);
+    return { bytes, version: versionOf(bytes) };
+  } catch (error) {
+    if (hasCode(error, 'ENOENT')) return undefined;
+    throw error;
+  }
+}
+
+/** No two writers write the same bytes: what says so is their part. */
+function versionOf(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }
 
 async function listFiles(directory: string, prefix: string): Promise<ObjectInfo[]> {

@@ -5,6 +5,7 @@ import { parseFileUrl } from './file-url.js';
 import { type FoundJobs, findJobsBelow } from './jobs.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
+import type { ObjectVersion } from './object/object-client.js';
 import { createObjectStore } from './object/object-store.js';
 import { readRetrySettings, withRetries } from './object/retry.js';
 import { readS3Settings } from './s3/s3-settings.js';
@@ -39,6 +40,13 @@ export interface Store {
   createIfAbsent(name: string, bytes: Uint8Array): Promise<'created' | 'exists'>;
   /** Replace atomically: a reader sees the old bytes or the new, whole. For hints only. */
   put(name: string, bytes: Uint8Array): Promise<void>;
+  /** A small object with the mark of this version of it, for `replace`; undefined when there is none. Over 64 KiB: `image`. */
+  readVersion(name: string): Promise<ObjectVersion | undefined>;
+  /**
+   * Write a small object only if it is still `version` (undefined: if there is none); of any number of callers that name
+   * the same version exactly one succeeds. Resolves to the new version, or undefined when it had changed.
+   */
+  replace(name: string, bytes: Uint8Array, version: string | undefined): Promise<string | undefined>;
   /** Fill `into` from `offset`. Missing: `not-found`; ends before `into` is full: `image` (truncated). */
   read(name: string, offset: number, into: Uint8Array): Promise<void>;
   /** For many reads of one object. Missing: `not-found`. */
@@ -109,7 +117,8 @@ function schemeOf(url: string): string | undefined {
   return /^([A-Za-z][A-Za-z0-9+.-]*):/.exec(url)?.[1]?.toLowerCase();
 }
 
-function isFileUrl(url: string): boolean {
+/** A directory of this machine's, or one that is mounted here. */
+export function isFileUrl(url: string): boolean {
   const scheme = schemeOf(url);
   return scheme === 'file' || (scheme === undefined && url.startsWith('/'));
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Storage, type Bucket, type FileMetadata } from '@google-cloud/storage';
 import { createHash } from 'node:crypto';
-import { fillFromStream } from '../object/body.js';
+import { fillFromStream, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
-import type { CallOptions, ListedObject, ObjectClient } from '../object/object-client.js';
+import type { CallOptions, ListedObject, ObjectClient, PutOptions } from '../object/object-client.js';
 import { gsError, isMissingObject, statusOf } from './gs-error.js';
 import { readGsSettings } from './gs-settings.js';
 import { createSend } from './gs-transport.js';
@@ -26,6 +26,9 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
   const payer = settings.userProject === undefined ? {} : { userProject: settings.userProject };
   const key = settings.kmsKeyName === undefined ? {} : { kmsKeyName: settings.kmsKeyName };
   const fileOf = (name: string) => bucket.file(place.prefix + name, { ...payer });
+  const mediaQuery = new URLSearchParams({ alt: 'media', ...payer }).toString();
+  const mediaUrl = (name: string): string =>
+    `${storage.baseUrl}/b/${place.bucket}/o/${encodeURIComponent(place.prefix + name)}?${mediaQuery}`;
   const newFile = (name: string) => bucket.file(place.prefix + name, { ...payer, ...key });
 
   const attempt = async <T>(
@@ -55,23 +58,44 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
     maxParallelParts: 1,
 
     put: (name, bytes, options) =>
-      attempt('write', name, options, () =>
-        newFile(name).save(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
+      attempt('write', name, options, async () => {
+        const file = newFile(name);
+        await file.save(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
           resumable: false,
           // The service compares it before the object appears; the SDK would do so after, in JavaScript.
           validation: false,
           metadata: { ...settings.object, contentType: CONTENT_TYPE, md5Hash: md5Of(bytes) },
-          ...(options.ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {}),
-        }),
-      ),
+          ...conditionOf(options),
+        });
+        return String(file.metadata.generation ?? '');
+      }),
+
+    getVersion: (name, options) =>
+      attempt('read', name, options, async (signal) => {
+        try {
+          const { data, headers } = await send({
+            method: 'GET',
+            url: mediaUrl(name),
+            headers: {},
+            asStream: true,
+            signal,
+          });
+          const length = headers['content-length'] as string | undefined;
+          const announcedBytes = length === undefined ? undefined : Number(length);
+          const bytes = await readSmall(`${url}/${name}`, data, announcedBytes, IDLE_TIMEOUT_MS);
+          return { bytes, version: String(headers['x-goog-generation'] ?? '') };
+        } catch (error) {
+          if (isMissingObject(error)) return undefined;
+          throw error;
+        }
+      }),
 
     get: (name, offset, into, options) =>
       attempt('read', name, options, async (signal) => {
-        const query = new URLSearchParams({ alt: 'media', ...payer }).toString();
         try {
           const answer = await send({
             method: 'GET',
-            url: `${storage.baseUrl}/b/${place.bucket}/o/${encodeURIComponent(place.prefix + name)}?${query}`,
+            url: mediaUrl(name),
             headers: { Range: `bytes=${offset}-${offset + into.length - 1}` },
             asStream: true,
             signal,
@@ -146,6 +170,13 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
     // The service has no list of them. It drops them itself, a week after they began, and they cost nothing.
     listUploads: () => Promise.resolve([]),
   };
+}
+
+function conditionOf({ ifAbsent, ifVersion }: PutOptions): {
+  preconditionOpts?: { ifGenerationMatch: number | string };
+} {
+  if (ifVersion !== undefined) return { preconditionOpts: { ifGenerationMatch: ifVersion } };
+  return ifAbsent ? { preconditionOpts: { ifGenerationMatch: 0 } } : {};
 }
 
 async function listAll(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Readable } from 'node:stream';
 import { FastFreezeError } from '../../base/errors.js';
+import { MAX_SMALL_BYTES } from './object-client.js';
 
 /** What part of an object an answer holds, out of its `Content-Range`. */
 export interface AnsweredRange {
@@ -48,6 +49,22 @@ export async function fillFromStream(
   }
   if (announcedBytes !== undefined && filled < announcedBytes) throw broken('the answer ended early');
   return filled;
+}
+
+/** Read the whole body of a small object. One that is larger than any of ours is refused. */
+export async function readSmall(
+  subject: string,
+  body: unknown,
+  announcedBytes: number | undefined,
+  idleMs: number,
+): Promise<Uint8Array> {
+  if ((announcedBytes ?? 0) > MAX_SMALL_BYTES) {
+    if (body instanceof Readable) body.destroy();
+    const reason = `with ${announcedBytes} bytes it is none of ours`;
+    throw new FastFreezeError({ code: 'image', op: 'read', subject, reason });
+  }
+  const bytes = Buffer.alloc(announcedBytes ?? MAX_SMALL_BYTES);
+  return bytes.subarray(0, await fillFromStream(body, announcedBytes, bytes, idleMs));
 }
 
 function broken(reason: string): FastFreezeError {

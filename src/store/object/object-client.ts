@@ -33,6 +33,21 @@ export interface CallOptions {
   readonly signal: AbortSignal;
 }
 
+export interface PutOptions extends CallOptions {
+  /** Only where there is no object of this name. */
+  readonly ifAbsent: boolean;
+  /** Only where the object is still this version. */
+  readonly ifVersion?: string;
+}
+
+export interface ObjectVersion {
+  readonly bytes: Uint8Array;
+  readonly version: string;
+}
+
+/** What `getVersion` reads at most. */
+export const MAX_SMALL_BYTES = 64 * 1024;
+
 /**
  * One cloud's object storage below one prefix: single requests, each tried once. What is common to all clouds (parts,
  * retries, read-ahead, budgets) stands above this interface and is written once; a client only speaks its SDK and turns
@@ -47,8 +62,13 @@ export interface ObjectClient {
   /** Parts of one upload that may be under way at once: 1 where a service takes them only in order. */
   readonly maxParallelParts: number;
 
-  /** Write a small object in one request. With `ifAbsent` the service itself must refuse with `conflict` if it is there. */
-  put(name: string, bytes: Uint8Array, options: CallOptions & { readonly ifAbsent: boolean }): Promise<void>;
+  /**
+   * Write a small object in one request; resolves to the mark of this version of it, empty where the service gives none.
+   * With a condition the service itself must refuse with `conflict` where it does not hold.
+   */
+  put(name: string, bytes: Uint8Array, options: PutOptions): Promise<string>;
+  /** A small object with the mark of its version, read by one request; undefined when there is none. */
+  getVersion(name: string, options: CallOptions): Promise<ObjectVersion | undefined>;
   /** Fill `into` from `offset`; resolves to the bytes there were, fewer only at the object's end. An early end: passing. */
   get(name: string, offset: number, into: Uint8Array, options: CallOptions): Promise<number>;
   /** Undefined when there is none. */

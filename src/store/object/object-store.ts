@@ -14,6 +14,7 @@ export function createObjectStore(client: ObjectClient): Store {
   const call = { signal: life.signal };
   const parts = createPartPool();
   let fencing: Fencing | undefined;
+  let replacing: Fencing | undefined;
 
   const store: Store = {
     url: client.url,
@@ -40,6 +41,21 @@ export function createObjectStore(client: ObjectClient): Store {
     async put(name, bytes) {
       assertName(name);
       await client.put(name, bytes, { ...call, ifAbsent: false });
+    },
+
+    async readVersion(name) {
+      assertName(name);
+      return await client.getVersion(name, call);
+    },
+
+    async replace(name, bytes, version) {
+      assertName(name);
+      const kept =
+        version === undefined
+          ? (fencing ??= await probe(client, life.signal))
+          : (replacing ??= await probeReplacing(client, life.signal));
+      const change = { name, bytes, version, signal: life.signal };
+      return kept === 'atomic' ? await replaceAtomically(client, change) : await replaceWithLuck(client, change);
     },
 
     async read(name, offset, into) {
@@ -115,6 +131,56 @@ async function probe(client: ObjectClient, signal: AbortSignal): Promise<Fencing
     // What cannot be removed says so when something that counts is to be removed.
     await client.remove(name, { signal }).catch(() => undefined);
   }
+}
+
+/** Likewise for "only if it is still this version", which some services that know the other condition take no notice of. */
+async function probeReplacing(client: ObjectClient, signal: AbortSignal): Promise<Fencing> {
+  const name = `${PROBE}${randomBytes(8).toString('hex')}`;
+  try {
+    const first = await client.put(name, Buffer.from('1'), { signal, ifAbsent: false });
+    if (first === '') return 'best-effort';
+    await client.put(name, Buffer.from('2'), { signal, ifAbsent: false, ifVersion: first });
+    await client.put(name, Buffer.from('3'), { signal, ifAbsent: false, ifVersion: first });
+    return 'best-effort';
+  } catch (error) {
+    if (isConflict(error)) return 'atomic';
+    if (!isUnknownCondition(error)) throw error;
+    return 'best-effort';
+  } finally {
+    await client.remove(name, { signal }).catch(() => undefined);
+  }
+}
+
+interface Replacement {
+  readonly name: string;
+  readonly bytes: Uint8Array;
+  readonly version: string | undefined;
+  readonly signal: AbortSignal;
+}
+
+async function replaceAtomically(client: ObjectClient, change: Replacement): Promise<string | undefined> {
+  const { name, bytes, version, signal } = change;
+  const condition = version === undefined ? { ifAbsent: true } : { ifAbsent: false, ifVersion: version };
+  try {
+    return await client.put(name, bytes, { signal, ...condition });
+  } catch (error) {
+    if (!isConflict(error)) throw error;
+    // The answer to an earlier try may have got lost: then what stands there is ours.
+    return await versionIfOurs(client, change);
+  }
+}
+
+async function replaceWithLuck(client: ObjectClient, change: Replacement): Promise<string | undefined> {
+  const { name, bytes, version, signal } = change;
+  if ((await client.getVersion(name, { signal }))?.version !== version) return undefined;
+  await client.put(name, bytes, { signal, ifAbsent: false });
+  await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  return await versionIfOurs(client, change);
+}
+
+async function versionIfOurs(client: ObjectClient, { name, bytes, signal }: Replacement): Promise<string | undefined> {
+  const found = await client.getVersion(name, { signal });
+  return found !== undefined && Buffer.from(found.bytes).equals(bytes) ? found.version : undefined;
 }
 
 async function createAtomically(

@@ -62,6 +62,7 @@ export function withRetries(client: ObjectClient, options: RetryOptions = {}): O
     url: client.url,
     maxParallelParts: client.maxParallelParts,
     put: (name, bytes, o) => again(o, () => client.put(name, bytes, o)),
+    getVersion: (name, o) => again(o, () => client.getVersion(name, o)),
     get: (name, offset, into, o) => again(o, () => client.get(name, offset, into, o)),
     head: (name, o) => again(o, () => client.head(name, o)),
     list: (prefix, o) => again(o, () => client.list(prefix, o)),

@@ -14,9 +14,9 @@ import {
 } from '@aws-sdk/client-s3';
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
-import { fillFromStream, parseContentRange } from '../object/body.js';
+import { fillFromStream, parseContentRange, readSmall } from '../object/body.js';
 import type { BucketPath } from '../object/bucket-url.js';
-import type { CallOptions, ListedObject, ObjectClient, UnfinishedUpload } from '../object/object-client.js';
+import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
 import { nameOfError, s3Error } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
 
@@ -78,9 +78,27 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
 
     put: (name, bytes, options) =>
       attempt('write', name, options, async (abort) => {
-        const condition = options.ifAbsent ? { IfNoneMatch: '*' } : {};
-        const input = { Bucket, Key: key(name), Body: bytes, ChecksumCRC32: checksum(bytes), ...condition };
-        await client.send(new PutObjectCommand({ ...input, ...settings.object, ...payer }), abort);
+        const input = { Bucket, Key: key(name), Body: bytes, ChecksumCRC32: checksum(bytes), ...conditionOf(options) };
+        try {
+          const written = await client.send(new PutObjectCommand({ ...input, ...settings.object, ...payer }), abort);
+          return written.ETag ?? '';
+        } catch (error) {
+          // The version that was to be replaced has been removed.
+          if (options.ifVersion !== undefined && isMissingObject(error)) throw replaced(`${url}/${name}`);
+          throw error;
+        }
+      }),
+
+    getVersion: (name, options) =>
+      attempt('read', name, options, async (abort) => {
+        try {
+          const answer = await client.send(new GetObjectCommand({ Bucket, Key: key(name), ...payer }), abort);
+          const bytes = await readSmall(`${url}/${name}`, answer.Body, answer.ContentLength, IDLE_TIMEOUT_MS);
+          return { bytes, version: answer.ETag ?? '' };
+        } catch (error) {
+          if (isMissingObject(error)) return undefined;
+          throw error;
+        }
       }),
 
     get: (name, offset, into, options) =>
@@ -292,6 +310,15 @@ function chainRegion(): Promise<string> {
 function once<T>(make: () => Promise<T>): () => Promise<T> {
   let made: Promise<T> | undefined;
   return () => (made ??= make());
+}
+
+function conditionOf({ ifAbsent, ifVersion }: PutOptions): { IfNoneMatch?: string; IfMatch?: string } {
+  if (ifVersion !== undefined) return { IfMatch: ifVersion };
+  return ifAbsent ? { IfNoneMatch: '*' } : {};
+}
+
+function replaced(subject: string): FastFreezeError {
+  return new FastFreezeError({ code: 'conflict', op: 'replace', subject, reason: 'it has been removed' });
 }
 
 function ignoresRanges(subject: string): FastFreezeError {

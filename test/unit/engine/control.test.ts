@@ -40,6 +40,7 @@ const status: JobStatus = {
   residentBytes: 0,
   lastCheckpoint: null,
   lastFailure: null,
+  lease: null,
 };
 const progress: Progress = { phase: 'dump', doneBytes: 1, storedBytes: 1, totalBytes: 2, elapsedMs: 5 };
 

@@ -101,6 +101,40 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       expect(await store.createIfAbsent('manifest-0', Buffer.from('later'))).toBe('exists');
     });
 
+    test('replaces a version only once, and only while it stands', async () => {
+      expect(await store.readVersion('lease')).toBeUndefined();
+      const first = await store.replace('lease', Buffer.from('one'), undefined);
+      expect(first).toBeDefined();
+      expect(await store.replace('lease', Buffer.from('other'), undefined)).toBeUndefined();
+      expect((await place.open().readVersion('lease'))?.version).toBe(first);
+      const second = await place.open().replace('lease', Buffer.from('two'), first);
+      expect(second).toBeDefined();
+      expect(await store.replace('lease', Buffer.from('late'), first)).toBeUndefined();
+      const found = await store.readVersion('lease');
+      expect([Buffer.from(found?.bytes ?? []).toString(), found?.version]).toEqual(['two', second]);
+      await store.remove('lease');
+      expect(await store.replace('lease', Buffer.from('three'), second)).toBeUndefined();
+      expect(await store.readVersion('lease')).toBeUndefined();
+    });
+
+    test('of twins that replace one version exactly one succeeds, and its bytes stand', async () => {
+      let version = await store.replace('lease', Buffer.from('start'), undefined);
+      for (let round = 0; round < 5; round++) {
+        const outcomes = await Promise.all(
+          Array.from({ length: 6 }, (_, i) => place.open().replace('lease', Buffer.from(`${round}: ${i}`), version)),
+        );
+        const winners = outcomes.flatMap((outcome, i) => (outcome === undefined ? [] : [i]));
+        expect(winners).toHaveLength(1);
+        expect(await content('lease')).toBe(`${round}: ${winners[0]}`);
+        version = outcomes[winners[0] ?? 0];
+      }
+    });
+
+    test('does not read as a small object what is none', async () => {
+      await store.put('large', Buffer.alloc(100_000));
+      await expectCode('image', store.readVersion('large'));
+    });
+
     test('put replaces, and readers see the old bytes or the new', async () => {
       await store.put('hint', Buffer.alloc(100_000, 'a'));
       const writing = new AbortController();

@@ -4,10 +4,13 @@ import type {
   CallOptions,
   ListedObject,
   ObjectClient,
+  ObjectVersion,
+  PutOptions,
   UnfinishedUpload,
   Upload,
   UploadedPart,
 } from '../../../../src/store/object/object-client.js';
+import { MAX_SMALL_BYTES } from '../../../../src/store/object/object-client.js';
 
 /** What a call does before it does its work: nothing, or throw, or wait. `after` fails when the work is done. */
 export type Fault = (call: MemoryCall) => Promise<void> | void;
@@ -40,17 +43,35 @@ export class MemoryClient implements ObjectClient {
   modifiedAtMs = Date.now();
   readonly #parallel = new Map<string, number>();
   #uploadNumber = 0;
+  readonly #versions = new Map<string, string>();
+  #version = 0;
 
   constructor(readonly options: MemoryOptions = {}) {
     this.maxParallelParts = options.maxParallelParts ?? 4;
   }
 
-  put(name: string, bytes: Uint8Array, options: CallOptions & { readonly ifAbsent: boolean }): Promise<void> {
+  put(name: string, bytes: Uint8Array, options: PutOptions): Promise<string> {
     return this.#call('put', name, options, () => {
       const { conditions = 'kept' } = this.options;
       if (options.ifAbsent && conditions === 'refused') throw clientError('unsupported', 'no conditions');
       if (options.ifAbsent && conditions === 'kept' && this.objects.has(name)) throw clientError('conflict', 'exists');
+      if (options.ifVersion !== undefined && conditions === 'refused')
+        throw clientError('unsupported', 'no conditions');
+      if (options.ifVersion !== undefined && conditions === 'kept' && options.ifVersion !== this.#versions.get(name)) {
+        throw clientError('conflict', 'changed');
+      }
       this.objects.set(name, Buffer.from(bytes));
+      const version = `v${++this.#version}`;
+      this.#versions.set(name, version);
+      return version;
+    });
+  }
+
+  getVersion(name: string, options: CallOptions): Promise<ObjectVersion | undefined> {
+    return this.#call('getVersion', name, options, () => {
+      const bytes = this.objects.get(name);
+      if ((bytes?.length ?? 0) > MAX_SMALL_BYTES) throw clientError('image', 'too large');
+      return bytes === undefined ? undefined : { bytes, version: this.#versions.get(name) ?? '' };
     });
   }
 
@@ -81,7 +102,10 @@ export class MemoryClient implements ObjectClient {
   }
 
   remove(name: string, options: CallOptions): Promise<void> {
-    return this.#call('remove', name, options, () => void this.objects.delete(name));
+    return this.#call('remove', name, options, () => {
+      this.objects.delete(name);
+      this.#versions.delete(name);
+    });
   }
 
   beginUpload(name: string, options: CallOptions): Promise<Upload> {

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import { readTree } from '../container/tree.js';
+import { acquireLease } from '../store/lease/acquire.js';
+import { type HeldLease, type LeaseState, holdLease } from '../store/lease/hold.js';
+import { type Store, openStore } from '../store/store.js';
+import type { SupervisorConfig } from './config.js';
+
+/** What stands between this run and a commit. Without a lease (nobody else can run the job) it lets everything pass. */
+export interface LeaseGuard {
+  /** Undefined without a lease. */
+  readonly state: LeaseState | 'missing' | undefined;
+  /** Before anything is frozen: fail now if the commit would be refused. */
+  check(): Promise<void>;
+  /** Right before a commit: ours, as of this moment, or `conflict`. */
+  confirm(): Promise<void>;
+  /** The run is over. */
+  release(): Promise<void>;
+}
+
+export interface GuardedApp {
+  /** The first process, once there is one. */
+  readonly pid: () => number | undefined;
+  /** Another run goes on with the job, and --strict-lease says that then this one may not. */
+  readonly end: (error: FastFreezeError) => void;
+}
+
+const UNGUARDED: LeaseGuard = {
+  state: undefined,
+  check: () => Promise.resolve(),
+  confirm: () => Promise.resolve(),
+  release: () => Promise.resolve(),
+};
+
+export function guardLease(config: SupervisorConfig, log: Logger, app: GuardedApp): LeaseGuard {
+  return config.lease === undefined ? UNGUARDED : new Guard(openStore(config.imageUrl), config.lease, log, app);
+}
+
+class Guard implements LeaseGuard {
+  private held: HeldLease | undefined;
+  private readonly stopped = new Set<number>();
+
+  constructor(
+    private readonly store: Store,
+    private readonly options: NonNullable<SupervisorConfig['lease']>,
+    private readonly log: Logger,
+    private readonly app: GuardedApp,
+  ) {
+    const { lease, ageMs } = options;
+    if (lease === undefined) return;
+    this.held = holdLease(store, lease, { ageMs, changed: (state, reason) => this.changed(state, reason) });
+  }
+
+  get state(): LeaseState | 'missing' {
+    return this.held?.state ?? 'missing';
+  }
+
+  async check(): Promise<void> {
+    if (this.state !== 'held') await this.confirm();
+  }
+
+  async confirm(): Promise<void> {
+    if (this.held !== undefined) {
+      await this.held.confirm();
+      return;
+    }
+    // It could not be taken at the start. Only one that nobody holds is taken now: the application cannot wait.
+    const { holder, ttlMs } = this.options;
+    const lease = await acquireLease(this.store, { holder, ttlMs, waitMs: 0, force: false, isDead: () => false });
+    this.held = holdLease(this.store, lease, { ageMs: 0, changed: (state, reason) => this.changed(state, reason) });
+  }
+
+  async release(): Promise<void> {
+    await this.held?.release();
+  }
+
+  private changed(state: LeaseState, reason: string): void {
+    const { strict } = this.options;
+    const { url } = this.store;
+    if (state === 'held') {
+      this.log.info(`The lease of ${url} is renewed again`);
+      this.letGoOn();
+    } else if (state === 'lapsed') {
+      const meanwhile = strict ? 'is stopped until it is renewed' : 'runs on; checkpoints need it';
+      this.log.warn(`the lease of ${url} may be lost (${reason}): the application ${meanwhile}`);
+      if (strict) this.stop();
+    } else if (strict) {
+      this.app.end(lostStrictly(url, reason));
+    } else {
+      this.log.warn(`${reason}; the application runs on here, and commits nothing any more`);
+    }
+  }
+
+  /** Stop the whole tree: what a process starts before its turn comes is found in the next round. */
+  private stop(): void {
+    const root = this.app.pid();
+    if (root === undefined) return;
+    for (let round = 0; round < STOP_ROUNDS; round++) {
+      const running = readTree(root).filter(({ pid, state }) => !this.stopped.has(pid) && !/^[TtZX]$/.test(state));
+      if (running.length === 0) return;
+      for (const { pid } of running) {
+        if (signalled(pid, 'SIGSTOP')) this.stopped.add(pid);
+      }
+    }
+  }
+
+  private letGoOn(): void {
+    for (const pid of this.stopped) signalled(pid, 'SIGCONT');
+    this.stopped.clear();
+  }
+}
+
+const STOP_ROUNDS = 20;
+
+function signalled(pid: number, signal: NodeJS.Signals): boolean {
+  try {
+    return process.kill(pid, signal);
+  } catch {
+    // It has ended.
+    return false;
+  }
+}
+
+function lostStrictly(url: string, reason: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'conflict',
+    op: 'go on with the application of',
+    subject: url,
+    reason,
+    hint: 'it goes on there; --strict-lease ended it here',
+  });
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
+import type { Logger } from '../base/log.js';
+import type { Identity } from '../container/own-ids.js';
+import { listGenerations, readManifest } from '../image/generations.js';
+import type { Clocks } from '../linux/clocks.js';
+import { type Lease, acquireLease, describeHolder } from '../store/lease/acquire.js';
+import type { LeaseHolder } from '../store/lease/record.js';
+import { isKnownDead } from '../store/lease/self.js';
+import { type Store, openStore } from '../store/store.js';
+import { parseAppRecord } from './app-record.js';
+import { emptySpool } from './spool.js';
+
+/** What `run` has to know of the store before anything starts. Plain data: it may be found out in another process. */
+export interface PlanRequest {
+  readonly imageUrl: string;
+  readonly command: readonly string[];
+  readonly noRestore: boolean;
+  readonly generation?: number;
+  readonly allowBadImageVersion: boolean;
+  readonly spoolDirectory?: string;
+  readonly keep: number;
+  /** Undefined where nobody else can run this job. */
+  readonly lease?: LeaseRequest;
+}
+
+export interface LeaseRequest {
+  readonly holder: LeaseHolder;
+  readonly ttlMs: number;
+  readonly waitMs: number;
+  readonly force: boolean;
+}
+
+export interface Plan {
+  /** To restore; undefined to start from scratch. */
+  readonly generation?: number;
+  readonly clocks?: Clocks;
+  /** The ids that the image has in it. */
+  readonly identity?: Identity;
+  readonly lease?: Lease;
+  /** Since the lease was written. */
+  readonly leaseAgeMs: number;
+}
+
+/** The job runs elsewhere: not a failed restore. */
+export class JobHeldError extends FastFreezeError {}
+
+/**
+ * Restore or start anew? First the lease is taken, so that nobody commits a newer generation behind our back; then the
+ * manifest decides; only what is known to be sound is restored. Throws `JobHeldError` when another run has the lease.
+ */
+export async function makePlan(request: PlanRequest, log: Logger, signal?: AbortSignal): Promise<Plan> {
+  const store = openStore(request.imageUrl);
+  // Before anything is written there: without a command, what holds no image is a mistake in the URL.
+  const restoreOnly = request.command.length === 0 && request.spoolDirectory === undefined;
+  if (restoreOnly && (await listGenerations(store)).length === 0) return { leaseAgeMs: 0 };
+  await tellFencing(store, request, log);
+  const lease = await takeLease(store, request.lease, log, signal);
+  const writtenAtMs = performance.now();
+  const start = await planStart(store, request, log);
+  return { ...start, ...(lease === undefined ? {} : { lease }), leaseAgeMs: performance.now() - writtenAtMs };
+}
+
+/** Say at the start what a service does not promise, or that nothing can be written there: later is too late. */
+async function tellFencing(store: Store, request: PlanRequest, log: Logger): Promise<void> {
+  // A directory keeps the promise, and is made by the first checkpoint: a job without one leaves nothing.
+  if (store.url.startsWith('file:')) return;
+  // A service that does not answer at all is told of by what needs it.
+  if (!request.noRestore) await listGenerations(store);
+  const url = request.imageUrl;
+  try {
+    const { fencing } = await store.prepare();
+    if (fencing === 'atomic') return;
+    log.warn(`${url} has no conditional writes: fencing is best effort, so never run this job on two machines at once`);
+  } catch (error) {
+    log.warn(`${asFastFreezeError(error, 'prepare', url).message}; checkpoints will fail`);
+  }
+}
+
+async function takeLease(
+  store: Store,
+  request: LeaseRequest | undefined,
+  log: Logger,
+  signal: AbortSignal | undefined,
+): Promise<Lease | undefined> {
+  if (request === undefined) return undefined;
+  const { holder } = request;
+  try {
+    return await acquireLease(store, {
+      ...request,
+      ...(signal === undefined ? {} : { signal }),
+      isDead: (other) => isKnownDead(other, holder),
+      waiting: (other, waitMs) =>
+        log.info(
+          `This job runs on ${describeHolder(other)}; waiting up to ${Math.round(waitMs / 1000)} s for its lease`,
+        ),
+    });
+  } catch (error) {
+    const known = asFastFreezeError(error, 'take the lease of', store.url);
+    if (known.code === 'conflict') throw new JobHeldError(toErrorRecord(known));
+    if (known.code === 'aborted') throw known;
+    log.warn(`${known.message}; checkpoints fail until the lease can be taken`);
+    return undefined;
+  }
+}
+
+async function planStart(store: Store, request: PlanRequest, log: Logger): Promise<Omit<Plan, 'leaseAgeMs'>> {
+  if (request.noRestore) {
+    log.info('Starting from scratch, as --no-restore asks');
+    return {};
+  }
+  if (request.spoolDirectory !== undefined) {
+    // What an earlier run left in the spool is newer than what the URL holds.
+    const { spoolDirectory: directory, imageUrl: url, keep } = request;
+    await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
+  }
+  log.info(`Fetching image manifest for ${request.imageUrl}`);
+  const generation = request.generation ?? (await listGenerations(store)).at(-1);
+  if (generation === undefined) {
+    log.info('Image manifest not found, running application from scratch');
+    return {};
+  }
+  const manifest = await readManifest(store, generation, { allowBadVersion: request.allowBadImageVersion });
+  if (manifest.state === 'finished') {
+    const code = manifest.finished?.exitCode ?? null;
+    log.info(
+      `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}; starting anew`,
+    );
+    return {};
+  }
+  const record = parseAppRecord(manifest.app);
+  const given = request.command.join('\0');
+  if (given !== '' && given !== record.command.join('\0')) {
+    log.warn(
+      `the image is of another command, which is what continues: ${record.command.join(' ')} (given: ${request.command.join(' ')})`,
+    );
+  }
+  log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
+  return { generation, clocks: record.clocks, ...(record.identity === undefined ? {} : { identity: record.identity }) };
+}
