@@ -102,6 +102,17 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
 
     list: (prefix, options) => attempt('list', undefined, options, () => listAll(bucket, place, prefix, payer)),
 
+    listKeys: (page, options) =>
+      attempt('list', undefined, options, async () => {
+        const more = page === undefined ? {} : { pageToken: page };
+        // Names are all that is wanted of a million objects.
+        const fields = 'items(name),nextPageToken';
+        const query = { prefix: place.prefix, autoPaginate: false, fields, ...payer, ...more };
+        const [files, , answer] = await bucket.getFiles(query);
+        const keys = files.map((file) => file.name.slice(place.prefix.length));
+        return { keys, next: (answer as { readonly nextPageToken?: string } | undefined)?.nextPageToken };
+      }),
+
     remove: (name, options) =>
       attempt('remove', name, options, async () => {
         try {
