@@ -114,7 +114,7 @@ async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
     await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
   }
   log.info(`Fetching image manifest for ${options.imageUrl}`);
-  const store = openStore(options.imageUrl);
+  const store = openStore(options.imageUrl, { onWait: (message) => log.warn(message) });
   const generation = options.generation ?? (await listGenerations(store)).at(-1);
   if (generation === undefined) {
     log.info('Image manifest not found, running application from scratch');
@@ -141,7 +141,7 @@ async function planStart(options: RunOptions, log: Logger): Promise<Plan> {
 
 /** Say at the start what a service does not promise, or that nothing can be written there: later is too late. */
 async function tellFencing(url: string, log: Logger): Promise<void> {
-  const store = openStore(url);
+  const store = openStore(url, { onWait: (message) => log.warn(message) });
   // A directory keeps the promise, and is made by the first checkpoint: a job without one leaves nothing.
   if (store.url.startsWith('file:')) return;
   try {
@@ -421,7 +421,7 @@ function ignoredSignals(): number[] {
 
 async function removeLeftovers(prefix: { prefix: string; url: string }, log: Logger): Promise<void> {
   try {
-    await removeUncommitted(openStore(prefix.url), prefix.prefix);
+    await removeUncommitted(openStore(prefix.url, { onWait: (message) => log.warn(message) }), prefix.prefix);
   } catch (error) {
     log.warn(`objects of the interrupted checkpoint stay: ${asFastFreezeError(error, 'remove them').message}`);
   }

@@ -9,6 +9,8 @@ import { type OpenOptions, clientLoader } from './object/client-loader.js';
 import { findJobsInBucket } from './object/find-jobs.js';
 import { createObjectStore } from './object/object-store.js';
 
+export type { OpenOptions } from './object/client-loader.js';
+
 export interface ObjectInfo {
   readonly name: string;
   readonly sizeBytes: number;

@@ -10,10 +10,7 @@ export interface OpenOptions {
 }
 
 /** Loads a cloud's SDK at its call and makes a client with retries. Wrong settings are told before that: `usage`. */
-export function clientLoader(
-  { scheme, place }: BucketPlace,
-  { onWait }: OpenOptions,
-): () => Promise<ObjectClient> {
+export function clientLoader({ scheme, place }: BucketPlace, { onWait }: OpenOptions): () => Promise<ObjectClient> {
   const retries = { ...readRetrySettings(process.env), ...(onWait === undefined ? {} : { onWait }) };
   if (scheme === 's3') {
     const settings = readS3Settings(process.env);

@@ -39,9 +39,10 @@ export async function findJobsInBucket(
   // The root of a bucket is there even when it is empty; a path is nothing but the keys below it.
   if (seen === 0 && place.prefix !== '') throw nothingThere(client.url);
   const found: FoundJobs = { urls: [], unread: [] };
-  for (const folder of [...folders].sort()) {
-    const prefix = place.prefix + folder;
-    const url = formatBucketUrl(scheme, { bucket: place.bucket, prefix });
+  const urlOf = (prefix: string): string => formatBucketUrl(scheme, { bucket: place.bucket, prefix });
+  const prefixes = [...folders].map((folder) => place.prefix + folder);
+  for (const prefix of prefixes.sort((one, other) => (urlOf(one) < urlOf(other) ? -1 : 1))) {
+    const url = urlOf(prefix);
     const reason = whyNoJob(url, prefix);
     if (reason === undefined) found.urls.push(url);
     else found.unread.push({ url, reason });
