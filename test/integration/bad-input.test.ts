@@ -175,11 +175,11 @@ test('a service that is away is waited for with a word, and then the command end
   await withBed('root', async (bed) => {
     const place = await bed.place();
     const away = `http://127.0.0.1:${await freePort()}`;
-    const env = { STORAGE_EMULATOR_HOST: away, FF_STORE_RETRY_S: '8' };
+    const env = { STORAGE_EMULATOR_HOST: away, FF_STORE_RETRY_S: '12' };
     const answer = await place.fastfreeze(['list', 'gs://jobs/x'], { env });
     expect([answer.code, answer.stdout]).toEqual([170, '']);
     expect(answer.stderr).toMatch(
-      /^Waiting: gs:\/\/jobs\/x: .*\(ECONNREFUSED\); trying again for up to \d s\nError: .*tries in \d s\)\nTry: .*\n$/,
+      /^Waiting: gs:\/\/jobs\/x: .*\(ECONNREFUSED\); trying again for up to \d+ s\nError: .*tries in \d+ s\)\nTry: .*\n$/,
     );
   });
 }, 120_000);
