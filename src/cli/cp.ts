@@ -8,6 +8,7 @@ import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { generationArgument, printJson } from './image-arguments.js';
 import { sizeText } from './text.js';
+import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
   generation: { type: 'string' },
@@ -39,8 +40,8 @@ Exit status:
   async run(args) {
     const parsed = parseOptions(args, OPTIONS, false);
     const [source, destination] = urls(parsed.rest);
-    const from = openStore(source);
-    const to = openStore(destination);
+    const from = openStore(source, sayWaiting);
+    const to = openStore(destination, sayWaiting);
     const which = generationArgument(parsed);
     if (from.url === to.url) throw wrong('both URLs name the same place');
     const json = flagOption(parsed, 'json');

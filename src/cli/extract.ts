@@ -2,9 +2,11 @@
 import { resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { extract } from '../engine/extract.js';
+import { lastName } from '../store/job-url.js';
 import { countOption, flagOption, parseOptions, textOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
@@ -50,16 +52,18 @@ Exit status:
         hint: 'fastfreeze extract URL --output-dir DIR',
       });
     }
-    const last = decodeURIComponent(url.replace(/\/+$/, '').split('/').at(-1) ?? 'image');
-    const outputDirectory = resolve(textOption(parsed, 'output-dir') ?? last);
-    const result = await extract({
-      imageUrl: url,
-      outputDirectory,
-      allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
-      ...(textOption(parsed, 'generation') === undefined
-        ? {}
-        : { generation: countOption(parsed, 'generation', 1, 1) }),
-    });
+    const outputDirectory = resolve(textOption(parsed, 'output-dir') ?? lastName(url));
+    const result = await extract(
+      {
+        imageUrl: url,
+        outputDirectory,
+        allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
+        ...(textOption(parsed, 'generation') === undefined
+          ? {}
+          : { generation: countOption(parsed, 'generation', 1, 1) }),
+      },
+      sayWaiting,
+    );
     if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify({ ...result, outputDirectory })}\n`);
     else
       process.stderr.write(

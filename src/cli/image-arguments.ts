@@ -1,6 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { type ParsedArguments, flagOption, textOption, wrongValue } from './arguments.js';
+import { type Store, openStore } from '../store/store.js';
+import { type ParsedArguments, flagOption, parseOptions, textOption, wrongValue } from './arguments.js';
+import { sayWaiting } from './waiting.js';
+
+export interface ImageArguments {
+  readonly store: Store;
+  readonly which: number | 'newest' | 'all';
+  readonly json: boolean;
+}
+
+/** The words of a command that looks at one image: `[--generation N | --all] [--json] URL`. */
+export function imageArguments(
+  args: readonly string[],
+  command: string,
+  options: Parameters<typeof parseOptions>[1],
+): ImageArguments {
+  const parsed = parseOptions(args, options, false);
+  const store = openStore(urlArgument(parsed, command), sayWaiting);
+  return { store, which: generationArgument(parsed), json: flagOption(parsed, 'json') };
+}
 
 /** The one URL that a command takes. */
 export function urlArgument(parsed: ParsedArguments, command: string): string {

@@ -3,20 +3,21 @@ import type { Descriptor } from '../criu/images/files.js';
 import { MEMORY_KINDS, type MemorySize, type ProcessMemory } from '../criu/images/memory.js';
 import type { ImageProcess } from '../criu/images/processes.js';
 import type { Inspected, InspectedApp, InspectedImage } from '../engine/inspect.js';
-import { ageText, plain, sizeText, table } from './text.js';
+import { ageText, holderText, plain, sizeText, table } from './text.js';
 
 /** What `inspect` prints for people. */
 export function inspectText(inspected: Inspected): string {
-  const { writer, finished, image, app, processes, notes } = inspected;
+  const { writer, finished, holder, image, app, processes, notes } = inspected;
   const facts: (readonly [string, string])[] = [
     ['image', plain(inspected.imageUrl)],
     ['generation', `${inspected.generation}, ${inspected.state}`],
     ['written', `${inspected.createdAt}, ${ageText(inspected.createdAt)} ago`],
     ['by', plain(`fastfreeze ${writer.version}, CRIU ${writer.criu}, host ${writer.host}, Linux ${writer.kernel}`)],
   ];
+  if (holder !== null) facts.push(['held by', plain(holderText(holder))]);
   if (finished !== null) facts.push(['ended', plain(finished.signal ?? `with exit code ${finished.exitCode ?? 0}`)]);
   if (app !== null) facts.push(...appFacts(app));
-  if (image !== null) facts.push(...imageFacts(image));
+  if (image !== null) facts.push(...imageFacts(image), ['needs', needs(inspected)]);
   return [
     table(facts, ['left', 'left']),
     processes.length === 0 ? '' : `\nProcesses\n${processTable(processes)}`,
@@ -52,13 +53,22 @@ function imageFacts(image: InspectedImage): (readonly [string, string])[] {
   ];
 }
 
+/** What a processor must have. Libraries choose their code by more than the registers that happened to be in use. */
+function needs({ cpu, registers }: Inspected): string {
+  const used = `x86-64${registers.map((name) => `, ${name}`).join('')} registers`;
+  if (cpu === null) return `${used}; other features of the CPU are not recorded`;
+  return plain(
+    `${used}; made on ${cpu.name} (family ${cpu.family}, model ${cpu.model}) with ${cpu.features.join(' ')}`,
+  );
+}
+
 function processTable(processes: readonly ImageProcess[]): string {
   const rows = inTreeOrder(processes).map(({ process, depth }) => [
     String(process.pid),
     `${'  '.repeat(depth)}${plain(process.name ?? '?')}`,
     process.state === 'alive' ? '' : process.state,
     process.threads === 1 ? '' : `${process.threads} threads`,
-    plain(process.executable ?? ''),
+    plain(process.commandLine?.join(' ') ?? process.executable ?? ''),
   ]);
   return table(rows, ['right', 'left', 'left', 'left', 'left'], '  ');
 }

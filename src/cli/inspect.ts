@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { inspect } from '../engine/inspect.js';
-import { openStore } from '../store/store.js';
-import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
-import { generationArgument, printJson, urlArgument } from './image-arguments.js';
+import { imageArguments, printJson } from './image-arguments.js';
 import { inspectText } from './inspect-text.js';
 
 const OPTIONS = {
@@ -17,10 +15,10 @@ export const inspectCommand: Command = {
   summary: 'Show what an image holds: processes, memory, files, sockets',
   help: `Usage: fastfreeze inspect [OPTIONS] URL
 
-Shows an image: when, where and by what it was written, the command, the process
-tree with names and executables, memory by process and by kind, open files and
-sockets. Reads the manifest, the index and CRIU's small files, never pages of
-memory; the arguments of single processes stand there and are not shown.
+Shows an image: when, where and by what it was written, who holds the job's lease,
+the command, the process tree with command lines, what it needs of a CPU, memory by
+process and by kind, open files and sockets. Reads the manifest, the index, CRIU's
+small files and the few pages of memory that hold the command lines.
 
 Options:
       --generation N         this generation, not the newest
@@ -32,11 +30,9 @@ Exit status:
     2  the command line is wrong
 `,
   async run(args) {
-    const parsed = parseOptions(args, OPTIONS, false);
-    const store = openStore(urlArgument(parsed, 'inspect'));
-    const which = generationArgument(parsed);
+    const { store, which, json } = imageArguments(args, 'inspect', OPTIONS);
     const inspected = await inspect(store, which === 'all' ? 'newest' : which);
-    if (flagOption(parsed, 'json')) printJson(inspected);
+    if (json) printJson(inspected);
     else process.stdout.write(inspectText(inspected));
     return EXIT.ok;
   },

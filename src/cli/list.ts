@@ -4,7 +4,8 @@ import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { printJson, urlArgument } from './image-arguments.js';
-import { ageText, plain, sizeText, table } from './text.js';
+import { ageText, holderText, plain, sizeText, table } from './text.js';
+import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
   json: { type: 'boolean' },
@@ -17,8 +18,9 @@ export const listCommand: Command = {
 
 Shows the jobs that have an image at URL-PREFIX or up to four levels below it:
 their generations, what they need in storage, how old they are, and whether the
-job is to be continued (checkpoint) or has ended by itself (finished). Only
-manifests are read; 'fastfreeze verify' reads the images.
+job is to be continued (checkpoint) or has ended by itself (finished), and who holds
+its lease. Only manifests and leases are read; 'fastfreeze verify' reads the images.
+A bucket is listed whole below URL-PREFIX, which can be its root (s3://BUCKET).
 
 Options:
       --json                 print { "jobs": [...] } as docs/json.md describes
@@ -30,7 +32,7 @@ Exit status:
 `,
   async run(args) {
     const parsed = parseOptions(args, OPTIONS, false);
-    const catalog = await readCatalog(urlArgument(parsed, 'list'));
+    const catalog = await readCatalog(urlArgument(parsed, 'list'), sayWaiting);
     for (const { url, reason } of catalog.unread) process.stderr.write(`Not shown: ${plain(url)}: ${reason}\n`);
     if (flagOption(parsed, 'json')) printJson({ jobs: catalog.jobs, unread: catalog.unread });
     else process.stdout.write(describe(catalog));
@@ -56,5 +58,6 @@ function describeJob(job: CatalogJob): string {
     plain(one.host ?? one.reason ?? ''),
   ]);
   const sides = ['right', 'left', 'left', 'right', 'right', 'left', 'left'] as const;
-  return `${plain(job.url)}  ${job.state}, ${sizeText(job.sizeBytes)}\n${table(rows, sides, '  ')}`;
+  const holder = job.holder === null ? '' : `, held by ${plain(holderText(job.holder))}`;
+  return `${plain(job.url)}  ${job.state}, ${sizeText(job.sizeBytes)}${holder}\n${table(rows, sides, '  ')}`;
 }

@@ -8,6 +8,7 @@ import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { printJson, urlArgument } from './image-arguments.js';
 import { plain, sizeText } from './text.js';
+import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
   keep: { type: 'string' },
@@ -53,12 +54,12 @@ Exit status:
     if (olderThanMs === undefined && textOption(parsed, 'keep') === undefined) throw noRule();
     const keep = countOption(parsed, 'keep', 1, 1);
     const dryRun = flagOption(parsed, 'dry-run');
-    const found = await findJobs(url);
+    const found = await findJobs(url, sayWaiting);
     for (const one of found.unread) process.stderr.write(`Not pruned: ${plain(one.url)}: ${one.reason}\n`);
     const jobs: PrunedJob[] = [];
     for (const job of found.urls) {
       const options = { dryRun, ...(olderThanMs === undefined ? {} : { olderThanMs }) };
-      jobs.push(await pruneJob(job, () => pruneGenerations(openStore(job), keep, options)));
+      jobs.push(await pruneJob(job, () => pruneGenerations(openStore(job, sayWaiting), keep, options)));
     }
     if (flagOption(parsed, 'json')) printJson({ dryRun, jobs, unread: found.unread });
     else process.stdout.write(describe(jobs, dryRun));

@@ -4,6 +4,7 @@ import { basename, resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { type RunOptions, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
+import { jobUrl, lastName } from '../store/job-url.js';
 import {
   type ParsedArguments,
   countOption,
@@ -57,7 +58,8 @@ Where the image is:
   -i, --image-url URL        file:/path, s3://BUCKET/PATH or gs://BUCKET/PATH
                              (default: file:$HOME/.fastfreeze/NAME)
       --image-base URL       with --job-id ID: the image URL is URL/ID
-      --job-id ID
+      --job-id ID            one name, taken literally: any character but / and
+                             control characters, not . or ..
       --no-restore           start from scratch, whatever the URL holds
       --generation N         restore this generation, not the newest
       --allow-bad-image-version
@@ -169,9 +171,7 @@ function imageUrl(parsed: ParsedArguments, command: readonly string[]): { url: s
     if (base === undefined || id === undefined || id === '') {
       throw wrongValue('job-id', id ?? '', '--image-base and --job-id go together');
     }
-    if (id.includes('/') || id === '.' || id === '..')
-      throw wrongValue('job-id', id, 'a job ID is one name, without /');
-    return { url: `${base.replace(/\/+$/, '')}/${encodeURIComponent(id)}`, given: true };
+    return { url: jobUrl(base, id), given: true };
   }
   return { url: defaultUrl(command), given: false };
 }
@@ -203,20 +203,11 @@ function defaultUrl(command: readonly string[]): string {
 
 function jobName(parsed: ParsedArguments, url: string): string {
   const given = textOption(parsed, 'container');
-  const name = given ?? decodeSegment(url.replace(/\/+$/, '').split('/').at(-1) ?? '');
+  const name = given ?? lastName(url);
   if (name === '' || name.length > 100 || name.includes('/') || name.includes('\0')) {
     throw wrongValue('container', name, 'a name of 1 to 100 characters without / is needed');
   }
   return name;
-}
-
-function decodeSegment(segment: string): string {
-  try {
-    return decodeURIComponent(segment);
-  } catch {
-    // Not percent-encoded after all.
-    return segment;
-  }
 }
 
 function signalsOption(parsed: ParsedArguments): number[] {

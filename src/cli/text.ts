@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { LeaseHolder } from '../image/lease-holder.js';
 
 // How commands that show things write them for people. `--json` has its own, exact numbers.
 
@@ -24,6 +25,11 @@ export function ageText(createdAt: string, nowMs = Date.now()): string {
   if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
   if (seconds < 48 * 3600) return `${Math.floor(seconds / 3600)} h`;
   return `${Math.floor(seconds / 86400)} d`;
+}
+
+/** Who has the lease of a job. */
+export function holderText({ host, pid }: LeaseHolder): string {
+  return `host ${host}, PID ${pid}`;
 }
 
 export type Column = 'left' | 'right';

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { chooseGenerations } from '../image/generations.js';
 import { type Verified, verifyGeneration } from '../image/verify.js';
-import { openStore } from '../store/store.js';
-import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
-import { generationArgument, printJson, urlArgument } from './image-arguments.js';
+import { imageArguments, printJson } from './image-arguments.js';
 import { plain, sizeText } from './text.js';
 
 const OPTIONS = {
@@ -35,11 +33,9 @@ Exit status:
     2  the command line is wrong
 `,
   async run(args) {
-    const parsed = parseOptions(args, OPTIONS, false);
-    const store = openStore(urlArgument(parsed, 'verify'));
-    const json = flagOption(parsed, 'json');
+    const { store, which, json } = imageArguments(args, 'verify', OPTIONS);
     const generations: Verified[] = [];
-    for (const generation of await chooseGenerations(store, generationArgument(parsed))) {
+    for (const generation of await chooseGenerations(store, which)) {
       const verified = await verifyGeneration(store, generation);
       generations.push(verified);
       if (!json) process.stdout.write(describe(verified));

@@ -89,7 +89,7 @@ async function attemptCheckpoint(
   const destination = request.imageUrl ?? job.config.imageUrl;
   const spool = job.config.spoolDirectory;
   const url = spool === undefined ? destination : spoolUrl(spool, destination);
-  const store = openStore(url);
+  const store = openStore(url, { onWait: (message) => job.log.warn(message) });
   const prefix = newPrefix();
   job.announcePrefix(prefix, url);
   // Short: it is part of the path of a socket, which has room for 107 bytes.

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { listGenerations, readManifest } from '../image/generations.js';
 import { type ImageReader, openImage } from '../image/reader.js';
-import { openStore } from '../store/store.js';
+import { type OpenOptions, openStore } from '../store/store.js';
 
 export interface ExtractOptions {
   readonly imageUrl: string;
@@ -20,8 +20,8 @@ export interface Extracted {
 }
 
 /** Write an image's files into a directory that plain `criu restore` accepts. Every byte is verified first. */
-export async function extract(options: ExtractOptions): Promise<Extracted> {
-  const store = openStore(options.imageUrl);
+export async function extract(options: ExtractOptions, opening: OpenOptions = {}): Promise<Extracted> {
+  const store = openStore(options.imageUrl, opening);
   const generation = options.generation ?? (await listGenerations(store)).at(-1);
   if (generation === undefined) {
     throw new FastFreezeError({

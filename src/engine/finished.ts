@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ExitStatus } from '../linux/process.js';
-import { openStore } from '../store/store.js';
+import { type OpenOptions, openStore } from '../store/store.js';
 import type { SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
@@ -10,9 +10,14 @@ import { manifestWriter } from './manifest-writer.js';
  * Commit that the job has finished, so that a retry does not repeat it. A death by signal is no end of the job's own:
  * then the last image stays the newest, and the same command continues from it.
  */
-export async function recordFinished(config: SupervisorConfig, lease: LeaseGuard, status: ExitStatus): Promise<void> {
+export async function recordFinished(
+  config: SupervisorConfig,
+  lease: LeaseGuard,
+  status: ExitStatus,
+  options: OpenOptions = {},
+): Promise<void> {
   if (status.signal !== null) return;
-  const store = openStore(config.imageUrl);
+  const store = openStore(config.imageUrl, options);
   const generations = await listGenerations(store);
   // Under the default URL a job that never was checkpointed leaves nothing behind.
   if (generations.length === 0 && !config.imageUrlGiven) return;

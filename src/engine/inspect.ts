@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import type { ImageCpu } from '../criu/images/cpu.js';
 import { type ImageProcess, readProcesses } from '../criu/images/processes.js';
 import { readManifest } from '../image/generations.js';
+import { type LeaseHolder, readLease } from '../image/lease-holder.js';
 import type { FinishedRecord, Manifest, ObjectRecord, WriterRecord } from '../image/manifest.js';
 import { type ImageReader, openImage } from '../image/reader.js';
 import type { Store } from '../store/store.js';
@@ -15,11 +17,16 @@ export interface Inspected {
   readonly writer: WriterRecord;
   /** How the job ended, with `finished`; else null. */
   readonly finished: FinishedRecord | null;
+  /** Who runs the job, or died doing so: who has its lease. */
+  readonly holder: LeaseHolder | null;
   readonly image: InspectedImage | null;
   readonly app: InspectedApp | null;
   readonly processes: readonly ImageProcess[];
   /** Pages of anonymous shared memory in the image, each once. */
   readonly sharedSavedBytes: number;
+  readonly cpu: ImageCpu | null;
+  /** Kinds of registers that were in use: a machine without them cannot restore the image. */
+  readonly registers: readonly string[];
   /** What could not be shown, and why. */
   readonly notes: readonly string[];
 }
@@ -60,7 +67,10 @@ export interface InspectedApp {
 /** Larger than any of CRIU's small files; keeps a strange image from filling memory. */
 const MAX_SMALL_BYTES = 64 << 20;
 
-/** What an image is, out of its manifest, index and CRIU's small files. No page of memory is read. */
+/**
+ * What an image is, out of its manifest, index and CRIU's small files. Of memory only the pages are read that hold the
+ * command lines.
+ */
 export async function inspect(store: Store, which: number | 'newest'): Promise<Inspected> {
   const manifest = await readManifest(store, which);
   const { generation, state, createdAt, writer } = manifest;
@@ -71,13 +81,27 @@ export async function inspect(store: Store, which: number | 'newest'): Promise<I
     createdAt,
     writer,
     finished: manifest.finished ?? null,
+    holder: (await readLease(store)).holder,
   };
   if (manifest.image === undefined) {
-    return { ...common, image: null, app: null, processes: [], sharedSavedBytes: 0, notes: [] };
+    return {
+      ...common,
+      image: null,
+      app: null,
+      processes: [],
+      sharedSavedBytes: 0,
+      cpu: null,
+      registers: [],
+      notes: [],
+    };
   }
   const image = await openImage({ store, manifest });
   try {
-    const found = await readProcesses((name) => readSmall(image, name), image.files.keys());
+    const found = await readProcesses(
+      (name) => readSmall(image, name),
+      image.files.keys(),
+      (name, offset, length) => image.readAt(name, offset, length),
+    );
     const app = readApp(manifest);
     const notes = typeof app === 'string' ? [app, ...found.notes] : found.notes;
     return {

@@ -34,7 +34,9 @@ const UNGUARDED: LeaseGuard = {
 };
 
 export function guardLease(config: SupervisorConfig, log: Logger, app: GuardedApp): LeaseGuard {
-  return config.lease === undefined ? UNGUARDED : new Guard(openStore(config.imageUrl), config.lease, log, app);
+  return config.lease === undefined
+    ? UNGUARDED
+    : new Guard(openStore(config.imageUrl, { onWait: (message) => log.warn(message) }), config.lease, log, app);
 }
 
 class Guard implements LeaseGuard {

@@ -50,7 +50,7 @@ export class JobHeldError extends FastFreezeError {}
  * manifest decides; only what is known to be sound is restored. Throws `JobHeldError` when another run has the lease.
  */
 export async function makePlan(request: PlanRequest, log: Logger, signal?: AbortSignal): Promise<Plan> {
-  const store = openStore(request.imageUrl);
+  const store = openStore(request.imageUrl, { onWait: (message) => log.warn(message) });
   // Before anything is written there: without a command, what holds no image is a mistake in the URL.
   const restoreOnly = request.command.length === 0 && request.spoolDirectory === undefined;
   if (restoreOnly && (await listGenerations(store)).length === 0) return { leaseAgeMs: 0 };

@@ -48,7 +48,7 @@ const STALL_MS = 300_000;
  */
 export async function restore(job: RestoreJob, generation: number, progress: (p: Progress) => void): Promise<Restored> {
   const { config } = job;
-  const store = openStore(config.imageUrl);
+  const store = openStore(config.imageUrl, { onWait: (message) => job.log.warn(message) });
   const manifest = await readManifest(store, generation, { allowBadVersion: config.allowBadImageVersion });
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);

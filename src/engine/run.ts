@@ -440,7 +440,7 @@ function ignoredSignals(): number[] {
 
 async function removeLeftovers(prefix: { prefix: string; url: string }, log: Logger): Promise<void> {
   try {
-    await removeUncommitted(openStore(prefix.url), prefix.prefix);
+    await removeUncommitted(openStore(prefix.url, { onWait: (message) => log.warn(message) }), prefix.prefix);
   } catch (error) {
     log.warn(`objects of the interrupted checkpoint stay: ${asFastFreezeError(error, 'remove them').message}`);
   }

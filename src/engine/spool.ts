@@ -36,7 +36,7 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
   mkdirSync(job.directory, { recursive: true, mode: 0o700 });
   const lockFd = await waitForLock(`${decodeURI(from.url.slice('file:'.length))}.lock`);
   try {
-    const to = openStore(job.url);
+    const to = openStore(job.url, { onWait: job.log });
     for (const generation of await listGenerations(from)) {
       job.log(`Bringing generation ${generation} from the spool to ${job.url}`);
       const manifest = await readManifest(from, generation);

@@ -455,7 +455,7 @@ class Job {
         ? `Application exited with exit_code=${exitCode}`
         : `Application caught fatal signal ${signalName(status.signal)}`;
     try {
-      await recordFinished(this.config, this.lease, status);
+      await recordFinished(this.config, this.lease, status, { onWait: (message) => log.warn(message) });
     } catch (error) {
       log.warn(
         `the record that the job has finished could not be written: ${asFastFreezeError(error, 'write').message}`,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { type Store, listJobs, openStore } from '../store/store.js';
+import { type OpenOptions, type Store, listJobs, openStore } from '../store/store.js';
+import { LEASE_NAME } from '../store/lease/record.js';
 import { listGenerations, readManifest } from './generations.js';
+import { type LeaseHolder, readLease } from './lease-holder.js';
 import type { Manifest } from './manifest.js';
 import { parseManifestName } from './names.js';
 
@@ -23,6 +25,8 @@ export interface CatalogJob {
   readonly url: string;
   /** Of the newest generation. */
   readonly state: CatalogGeneration['state'];
+  /** Who runs it, or died doing so: who has its lease. */
+  readonly holder: LeaseHolder | null;
   /** Everything of ours that lies there. */
   readonly sizeBytes: number;
   /** The oldest first. */
@@ -35,18 +39,28 @@ export interface Catalog {
 }
 
 /** The jobs at and below a URL. */
-export async function readCatalog(url: string): Promise<Catalog> {
-  const found = await findJobs(url);
-  const jobs: CatalogJob[] = [];
-  for (const one of found.urls) {
-    const job = await readJob(openStore(one));
-    if (job !== undefined) jobs.push(job);
+export async function readCatalog(url: string, options: OpenOptions = {}): Promise<Catalog> {
+  const found = await findJobs(url, options);
+  const jobs = new Array<CatalogJob | undefined>(found.urls.length);
+  let next = 0;
+  const work = async (): Promise<void> => {
+    for (let at = next++; at < found.urls.length; at = next++) {
+      jobs[at] = await readJob(openStore(found.urls[at] ?? '', options));
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: JOBS_AT_A_TIME }, work));
+  } finally {
+    next = found.urls.length;
   }
-  return { jobs, unread: found.unread };
+  return { jobs: jobs.filter((job) => job !== undefined), unread: found.unread };
 }
 
-export async function findJobs(url: string): ReturnType<typeof listJobs> {
-  return await listJobs(url, (name) => parseManifestName(name) !== undefined);
+/** Each is a few requests one after the other, and a cloud answers each after a while. */
+const JOBS_AT_A_TIME = 8;
+
+export async function findJobs(url: string, options: OpenOptions = {}): ReturnType<typeof listJobs> {
+  return await listJobs(url, (name) => parseManifestName(name) !== undefined, options);
 }
 
 /** Undefined when its last generation has gone meanwhile. */
@@ -60,7 +74,9 @@ async function readJob(store: Store): Promise<CatalogJob | undefined> {
   if (newest === undefined) return undefined;
   const objects = await store.list('');
   const sizeBytes = objects.reduce((sum, object) => sum + (isOurs(object.name) ? object.sizeBytes : 0), 0);
-  return { url: store.url, state: newest.state, sizeBytes, generations };
+  const hasLease = objects.some(({ name }) => name === LEASE_NAME);
+  const holder = hasLease ? (await readLease(store)).holder : null;
+  return { url: store.url, state: newest.state, holder, sizeBytes, generations };
 }
 
 async function readGeneration(store: Store, generation: number): Promise<CatalogGeneration | undefined> {
@@ -85,5 +101,5 @@ async function readGeneration(store: Store, generation: number): Promise<Catalog
 }
 
 function isOurs(name: string): boolean {
-  return /\.(ffs|ffi)$|^manifest(-\d+)?\.json$/.test(name);
+  return name === LEASE_NAME || /\.(ffs|ffi)$|^manifest(-\d+)?\.json$/.test(name);
 }

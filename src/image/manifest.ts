@@ -68,6 +68,7 @@ export interface ParseOptions {
 export const MAX_MANIFEST_BYTES = 16 * 2 ** 20;
 const FORMAT = 'fastfreeze-image';
 const FORMAT_VERSION = 1;
+const OLDER_HINT = 'use an older generation (--generation N), if one was kept; fastfreeze list shows them';
 
 /** A manifest with its checksum. Throws `internal` on fields that `parseManifest` would refuse. */
 export function buildManifest(fields: ManifestFields): Manifest {
@@ -85,14 +86,8 @@ export function serializeManifest(manifest: Manifest): Buffer {
 
 /** Every byte and every field checked; what is wrong is told apart in the message. */
 export function parseManifest(bytes: Uint8Array, options: ParseOptions): Manifest {
-  const refuse = (reason: string, hint?: string): FastFreezeError =>
-    new FastFreezeError({
-      code: 'image',
-      op: 'read the manifest',
-      subject: options.subject,
-      reason,
-      ...(hint === undefined ? {} : { hint }),
-    });
+  const refuse = (reason: string, hint = OLDER_HINT): FastFreezeError =>
+    new FastFreezeError({ code: 'image', op: 'read the manifest', subject: options.subject, reason, hint });
 
   const parsed = parseObject(bytes);
   if (parsed === undefined) throw refuse('it is cut short or damaged (no JSON object)');
@@ -101,7 +96,12 @@ export function parseManifest(bytes: Uint8Array, options: ParseOptions): Manifes
   if (checksum !== undefined && digest(body) !== checksum) {
     throw refuse('its checksum does not match: it is damaged or was edited');
   }
-  if (parsed['format'] !== FORMAT) throw refuse('it is not a manifest of this program: another tool wrote it');
+  if (parsed['format'] !== FORMAT) {
+    throw refuse(
+      'it is not a manifest of this program: another tool wrote it',
+      'give a URL that nothing else uses; nothing was changed there',
+    );
+  }
   if (parsed['formatVersion'] !== FORMAT_VERSION && options.allowBadVersion !== true) {
     const version = JSON.stringify(parsed['formatVersion'] ?? null);
     throw refuse(

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ObjectInfo, Store } from '../store/store.js';
 import { listGenerations, readManifest } from './generations.js';
+import { readLease } from './lease-holder.js';
 import type { Manifest } from './manifest.js';
 import { manifestName, parseIndexName, parseShardName } from './names.js';
 
@@ -30,7 +31,9 @@ const DEFAULT_GRACE_MS = 24 * 3600 * 1000;
  * manifest without its objects.
  */
 export async function pruneGenerations(store: Store, keep: number, options: PruneOptions = {}): Promise<PruneResult> {
-  const graceMs = options.graceMs ?? DEFAULT_GRACE_MS;
+  // While somebody has the lease, a checkpoint may be under way: then nothing shortens the grace.
+  const leastMs = (await readLease(store)).held ? DEFAULT_GRACE_MS : 0;
+  const graceMs = Math.max(options.graceMs ?? DEFAULT_GRACE_MS, leastMs);
   const nowMs = options.nowMs ?? Date.now();
   const generations = await listGenerations(store);
   const beyond = generations.slice(0, -Math.max(1, keep));
@@ -48,7 +51,11 @@ export async function pruneGenerations(store: Store, keep: number, options: Prun
 
   const objects: string[] = [];
   let removedBytes = 0;
-  for (const [prefix, members] of byPrefix(await store.list(''))) {
+  const there = byPrefix(await store.list(''));
+  // What was committed since the first look is old too where its checkpoint took long, and needed all the same.
+  const later = (await listGenerations(store)).filter((generation) => !generations.includes(generation));
+  for (const name of neededBy(await readAll(store, later))) needed.add(name);
+  for (const [prefix, members] of there) {
     const youngestMs = Math.max(...members.map((member) => member.modifiedAtMs));
     const old = youngestMs <= nowMs - graceMs;
     const known = droppedPrefixes.has(prefix) || members.some((member) => needed.has(member.name));

@@ -6,7 +6,7 @@ import { type BlockPool, createBlockPool } from './blocks.js';
 import { ChunkCache } from './chunk-cache.js';
 import { ChunkSource } from './chunk-source.js';
 import { FileReader, type FileReaderContext, type ImageFileReader } from './image-file-reader.js';
-import { type ImageIndex, MAX_INDEX_BYTES, decodeIndex } from './index-format.js';
+import { EXTENT_WORDS, type ImageIndex, MAX_INDEX_BYTES, decodeIndex } from './index-format.js';
 import type { Manifest, SealedImage } from './manifest.js';
 import { shardName } from './names.js';
 import { SliceList } from './pieces.js';
@@ -26,6 +26,8 @@ export interface ImageReader {
   open(name: string): ImageFileReader | undefined;
   /** A whole file of at most `maxBytes`. Missing: `not-found`; larger: `image`. */
   readAll(name: string, maxBytes: number): Promise<Buffer>;
+  /** Some bytes of a file; only the chunks that they lie in are fetched. No such file: `not-found`; not there: `image`. */
+  readAt(name: string, offset: number, length: number): Promise<Buffer>;
   /** Check every chunk that no file was read from yet: damage anywhere is damage. */
   verifyRest(): Promise<void>;
   /** No more reads begin; files that are open fail. Idempotent. */
@@ -42,6 +44,7 @@ export async function openImage(options: OpenImageOptions): Promise<ImageReader>
       op: 'open the image of',
       subject: `generation ${manifest.generation}`,
       reason: 'the job had finished: there is nothing to restore',
+      hint: 'use an older generation (--generation N), if one was kept',
     });
   }
   await Promise.all([image.index, ...image.shards].map((object) => checkSize(store, object)));
@@ -97,6 +100,28 @@ class Reader implements ImageReader {
     } finally {
       reader.close();
     }
+  }
+
+  async readAt(name: string, offset: number, length: number): Promise<Buffer> {
+    const file = this.index.files.get(name);
+    const refuse = (code: 'not-found' | 'image', reason: string): FastFreezeError =>
+      new FastFreezeError({ code, op: 'read the file', subject: JSON.stringify(name), reason });
+    if (file === undefined) throw refuse('not-found', 'the image has none');
+    if (offset < 0 || offset + length > file.sizeBytes) throw refuse('image', `it has only ${file.sizeBytes} bytes`);
+    const into = Buffer.alloc(length);
+    const { extents } = this.index;
+    let start = 0;
+    for (let i = 0; i < file.extentCount && start < offset + length; i++) {
+      const at = (file.firstExtent + i) * EXTENT_WORDS;
+      const extentBytes = extents[at + 2] ?? 0;
+      const [from, to] = [Math.max(start, offset), Math.min(start + extentBytes, offset + length)];
+      if (from < to) {
+        const inChunk = (extents[at + 1] ?? 0) + from - start;
+        await this.context.cache.copy(extents[at] ?? 0, inChunk, into.subarray(from - offset, to - offset));
+      }
+      start += extentBytes;
+    }
+    return into;
   }
 
   verifyRest(): Promise<void> {

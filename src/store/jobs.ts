@@ -13,7 +13,7 @@ export interface FoundJobs {
 }
 
 /** Directories between the prefix and a job: deeper ones are not looked at, nor are links followed. */
-const MAX_DEPTH = 4;
+export const MAX_DEPTH = 4;
 const MAX_DIRECTORIES = 100_000;
 
 /**

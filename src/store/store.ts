@@ -5,10 +5,12 @@ import { parseFileUrl } from './file-url.js';
 import { type FoundJobs, findJobsBelow } from './jobs.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
+import { type OpenOptions, clientLoader } from './object/client-loader.js';
+import { findJobsInBucket } from './object/find-jobs.js';
 import type { ObjectVersion } from './object/object-client.js';
 import { createObjectStore } from './object/object-store.js';
-import { readRetrySettings, withRetries } from './object/retry.js';
-import { readS3Settings } from './s3/s3-settings.js';
+
+export type { OpenOptions } from './object/client-loader.js';
 
 export interface ObjectInfo {
   readonly name: string;
@@ -82,35 +84,28 @@ export interface StoreReader {
 }
 
 /** The store behind `file:/abs/path`, a plain `/abs/path`, `s3://bucket/path` or `gs://bucket/path`. Touches nothing yet. */
-export function openStore(url: string): Store {
+export function openStore(url: string, options: OpenOptions = {}): Store {
   const scheme = schemeOf(url);
   if (isFileUrl(url)) return createFileStore(parseFileUrl(url));
-  if (scheme === 's3') {
+  if (scheme === 's3' || scheme === 'gs') {
     const place = parseBucketUrl(url);
-    const settings = readS3Settings(process.env);
-    const retries = readRetrySettings(process.env);
-    return lazyStore(formatBucketUrl('s3', place), async () => {
-      const { createS3Client } = await import('./s3/s3-client.js');
-      return createObjectStore(withRetries(createS3Client(place, settings), retries));
-    });
-  }
-  if (scheme === 'gs') {
-    const place = parseBucketUrl(url);
-    const retries = readRetrySettings(process.env);
-    return lazyStore(formatBucketUrl('gs', place), async () => {
-      const { createGsClient } = await import('./gs/gs-client.js');
-      return createObjectStore(withRetries(createGsClient(place, process.env), retries));
-    });
+    const load = clientLoader({ scheme, place }, options);
+    return lazyStore(formatBucketUrl(scheme, place), async () => createObjectStore(await load()));
   }
   throw refuse(url, unusable(scheme), 'give an absolute path, such as file:/var/lib/jobs/my-job');
 }
 
 /** Places of jobs at and below a URL: those with an object whose name `marks` accepts. No such place: `not-found`. */
-export async function listJobs(url: string, marks: (name: string) => boolean): Promise<FoundJobs> {
+export async function listJobs(
+  url: string,
+  marks: (name: string) => boolean,
+  options: OpenOptions = {},
+): Promise<FoundJobs> {
   if (isFileUrl(url)) return await findJobsBelow(parseFileUrl(url), marks);
-  // A mistake in the URL is told first.
-  openStore(url);
-  throw refuse(url, 'jobs in a bucket cannot be listed yet', 'name the URL of one job, with inspect or verify');
+  const scheme = schemeOf(url);
+  if (scheme !== 's3' && scheme !== 'gs') throw refuse(url, unusable(scheme), 'give s3://BUCKET/PATH or file:/PATH');
+  const where = { scheme, place: parseBucketUrl(url, 'place of jobs') } as const;
+  return await findJobsInBucket(await clientLoader(where, options)(), where, marks);
 }
 
 function schemeOf(url: string): string | undefined {

@@ -20,6 +20,7 @@ interface Process {
   readonly threads: number;
   readonly name: string;
   readonly executable: string;
+  readonly commandLine: readonly string[];
   readonly memory: Record<'private' | 'shared' | 'filePrivate' | 'fileShared' | 'other', Size>;
   readonly files: readonly { readonly kind: string; readonly path?: string }[];
 }
@@ -207,6 +208,8 @@ async function inspects(
   expect(found.processes.length).toBe(2);
   expect(parent).toMatchObject({ pid: 1000, parentPid: 0, threads: 2, name: 'python3', state: 'alive' });
   expect(child).toMatchObject({ parentPid: 1000, threads: 1, name: 'python3' });
+  for (const { commandLine } of found.processes) expect(commandLine).toEqual(command);
+  expect(found).toMatchObject({ cpu: null, registers: expect.arrayContaining(['sse']) as unknown, holder: null });
   expect(parent?.executable).toMatch(/^\/usr\/bin\/python3/);
   expect(parent?.memory.private.savedBytes).toBeGreaterThan(6 << 20);
   expect(parent?.memory.shared.mappedBytes).toBeGreaterThanOrEqual(3 << 20);

@@ -188,8 +188,15 @@ export class GcsFake {
   }
 
   #list(request: SeenRequest, bucket: Bucket): Reply {
-    this.#params(request, ['prefix', 'delimiter', 'maxResults', 'pageToken']);
-    const { prefix = '', delimiter, maxResults, pageToken } = request.query;
+    this.#params(request, ['prefix', 'delimiter', 'maxResults', 'pageToken', 'fields']);
+    const { prefix = '', delimiter, maxResults, pageToken, fields } = request.query;
+    // Partial responses: only these fields, which are all that is ever asked for.
+    if (fields !== undefined && fields !== 'items(name),nextPageToken') {
+      throw this.#unknown(request, `fields=${fields}`);
+    }
+    const describe = (object: StoredObject): Json =>
+      fields === undefined ? resource(bucket, object) : { name: object.name };
+    const kind = fields === undefined ? { kind: 'storage#objects' } : {};
     if (delimiter !== undefined && delimiter !== '/') throw this.#unknown(request, `delimiter=${delimiter}`);
     const size = Math.min(Number(maxResults ?? MAX_PAGE), this.pageSize);
     const after = pageToken === undefined ? '' : Buffer.from(pageToken, 'base64').toString();
@@ -202,15 +209,15 @@ export class GcsFake {
       const entry = slash === -1 ? name : name.slice(0, slash + 1);
       if (entry <= after || prefixes.has(entry)) continue;
       if (items.length + prefixes.size === size) {
-        const json = { kind: 'storage#objects', nextPageToken: Buffer.from(last).toString('base64') };
+        const json = { ...kind, nextPageToken: Buffer.from(last).toString('base64') };
         return { status: 200, json: { ...json, ...listing(items, prefixes) } };
       }
       last = entry;
       const object = bucket.objects.get(name);
       if (slash !== -1) prefixes.add(entry);
-      else if (object !== undefined) items.push(resource(bucket, object));
+      else if (object !== undefined) items.push(describe(object));
     }
-    return { status: 200, json: { kind: 'storage#objects', ...listing(items, prefixes) } };
+    return { status: 200, json: { ...kind, ...listing(items, prefixes) } };
   }
 
   async #upload(

@@ -11,6 +11,7 @@ export const MAGIC = {
   pagemap: 0x56084025,
   files: 0x56303138,
   fdinfo: 0x56213732,
+  cpuinfo: 0x61404013,
 } as const;
 
 const COMMON_MAGIC = 0x54564319;

@@ -78,7 +78,8 @@ export function savedBytesOf(pagemap: readonly Message[]): number {
   return savedRanges(pagemap).reduce((sum, { start, end }) => sum + Number(end - start), 0);
 }
 
-function savedRanges(pagemap: readonly Message[]): { start: bigint; end: bigint }[] {
+/** Of a page map, in its order, which is that of the pages in their file. */
+export function savedRanges(pagemap: readonly Message[]): { start: bigint; end: bigint }[] {
   return pagemap.slice(1).flatMap((entry) => {
     const start = entry.big(1) ?? 0n;
     const pages = entry.big(5) ?? entry.big(2) ?? 0n;

@@ -6,7 +6,7 @@ import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions } from '../object/object-client.js';
 import { gsError, isMissingObject, statusOf } from './gs-error.js';
 import { readGsSettings } from './gs-settings.js';
-import { createSend } from './gs-transport.js';
+import { type Send, createSend } from './gs-transport.js';
 import { createPartSender } from './gs-upload.js';
 
 /** A connection on which nothing comes for so long is given up. */
@@ -18,8 +18,7 @@ const CONTENT_TYPE = 'application/octet-stream';
 /** Google Cloud Storage by its JSON API. Credentials and endpoint come from the SDK's own chain. */
 export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): ObjectClient {
   const settings = readGsSettings(env);
-  const storage = makeStorage();
-  const send = createSend(storage);
+  const { storage, send } = sharedStorage();
   const sender = createPartSender(send);
   const bucket = storage.bucket(place.bucket);
   const url = formatBucketUrl('gs', place);
@@ -126,6 +125,17 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
 
     list: (prefix, options) => attempt('list', undefined, options, () => listAll(bucket, place, prefix, payer)),
 
+    listKeys: (page, options) =>
+      attempt('list', undefined, options, async () => {
+        const more = page === undefined ? {} : { pageToken: page };
+        // Names are all that is wanted of a million objects.
+        const fields = 'items(name),nextPageToken';
+        const query = { prefix: place.prefix, autoPaginate: false, fields, ...payer, ...more };
+        const [files, , answer] = await bucket.getFiles(query);
+        const keys = files.map((file) => file.name.slice(place.prefix.length));
+        return { keys, next: (answer as { readonly nextPageToken?: string } | undefined)?.nextPageToken };
+      }),
+
     remove: (name, options) =>
       attempt('remove', name, options, async () => {
         try {
@@ -200,6 +210,23 @@ async function listAll(
   } while (pageToken !== undefined);
   return found;
 }
+
+/** One for all stores of the process: it has the connections, and the token that is not asked for each time. */
+function sharedStorage(): { readonly storage: Storage; readonly send: Send } {
+  const variables = Object.entries(process.env).filter(([name]) =>
+    /^(?:GOOGLE_|STORAGE_|GCLOUD_|GCE_|CLOUDSDK_)/u.test(name),
+  );
+  const key = JSON.stringify(variables.sort());
+  let shared = storages.get(key);
+  if (shared === undefined) {
+    const storage = makeStorage();
+    shared = { storage, send: createSend(storage) };
+    storages.set(key, shared);
+  }
+  return shared;
+}
+
+const storages = new Map<string, ReturnType<typeof sharedStorage>>();
 
 function makeStorage(): Storage {
   return new Storage({

@@ -1,36 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { FastFreezeError, type ErrorCode } from '../../base/errors.js';
+import type { FastFreezeError } from '../../base/errors.js';
 import { networkReason } from '../object/network-error.js';
-
-export interface GsCall {
-  readonly op: string;
-  readonly subject: string;
-  readonly bucket: string;
-  /** The caller has ended it. */
-  readonly aborted: boolean;
-  readonly timedOut: boolean;
-}
-
-interface Cause {
-  readonly code?: ErrorCode;
-  readonly reason: string;
-  readonly hint?: string;
-  readonly passing?: boolean;
-}
+import { type Cause, type ServiceCall, serviceError } from '../object/service-error.js';
 
 /** What went wrong with a request to Google Cloud Storage, in our words, with a remedy. */
-export function gsError(error: unknown, call: GsCall): FastFreezeError {
-  if (error instanceof FastFreezeError) return error;
-  const { code = 'store', reason, hint, passing = false } = causeOf(error, call);
-  return new FastFreezeError({
-    code,
-    op: call.op,
-    subject: call.subject,
-    reason,
-    ...(hint === undefined ? {} : { hint }),
-    passing,
-    cause: error,
-  });
+export function gsError(error: unknown, call: ServiceCall): FastFreezeError {
+  return serviceError(error, call, () => causeOf(error, call));
 }
 
 /**
@@ -66,9 +41,7 @@ interface Said {
   readonly reasons: readonly string[];
 }
 
-function causeOf(error: unknown, call: GsCall): Cause {
-  if (call.aborted) return { code: 'aborted', reason: 'asked to stop' };
-  if (call.timedOut) return { reason: 'the service did not answer in time', passing: true };
+function causeOf(error: unknown, call: ServiceCall): Cause {
   const told = said(error);
   // Before the status: the servers that give out tokens answer with a status of their own.
   const credentials = credentialsCause(told.message);
@@ -85,7 +58,7 @@ function causeOf(error: unknown, call: GsCall): Cause {
 
 const NETWORK_HINT = 'see whether this machine reaches the service (STORAGE_EMULATOR_HOST, proxy, firewall)';
 
-function statusCause(status: number, told: Said, call: GsCall): Cause {
+function statusCause(status: number, told: Said, call: ServiceCall): Cause {
   const { message, reasons } = told;
   if (status === 412 || status === 409) return { code: 'conflict', reason: 'somebody else has written it first' };
   if (status === 501) return { code: 'unsupported', reason: `the service does not know this request: ${message}` };

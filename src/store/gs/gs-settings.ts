@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { FastFreezeError } from '../../base/errors.js';
+import { given, pairs, wrongSetting } from '../object/settings.js';
 
 /** What the SDK's own chain does not know, out of `FF_GS_*`. */
 export interface GsSettings {
@@ -26,45 +26,23 @@ export function readGsSettings(env: NodeJS.ProcessEnv): GsSettings {
     KMS_KEY,
     'projects/PROJECT/locations/LOCATION/keyRings/RING/cryptoKeys/KEY',
   );
-  const storageClass = valueOf(env, 'FF_GS_STORAGE_CLASS');
+  const storageClass = given(env, 'FF_GS_STORAGE_CLASS');
   if (storageClass !== undefined && !STORAGE_CLASSES.includes(storageClass)) {
-    throw refuse('FF_GS_STORAGE_CLASS', storageClass, STORAGE_CLASSES.join(', '));
+    throw wrongSetting('FF_GS_STORAGE_CLASS', storageClass, STORAGE_CLASSES.join(', '));
   }
-  const metadata = valueOf(env, 'FF_GS_METADATA');
+  const metadata = given(env, 'FF_GS_METADATA');
   return {
     ...(userProject === undefined ? {} : { userProject }),
     ...(kmsKeyName === undefined ? {} : { kmsKeyName }),
     object: {
       ...(storageClass === undefined ? {} : { storageClass }),
-      ...(metadata === undefined ? {} : { metadata: parsePairs(metadata) }),
+      ...(metadata === undefined ? {} : { metadata: Object.fromEntries(pairs('FF_GS_METADATA', metadata)) }),
     },
   };
 }
 
-/** `team=a,job=b c`. */
-function parsePairs(text: string): Record<string, string> {
-  const pairs = text.split(',').map((pair) => /^([^=]+)=(.*)$/u.exec(pair.trim()));
-  if (pairs.some((pair) => pair === null)) throw refuse('FF_GS_METADATA', text, 'name=value,name=value');
-  return Object.fromEntries(pairs.map((pair) => [pair?.[1] ?? '', pair?.[2] ?? '']));
-}
-
 function matching(env: NodeJS.ProcessEnv, name: string, pattern: RegExp, wanted: string): string | undefined {
-  const value = valueOf(env, name);
-  if (value !== undefined && !pattern.test(value)) throw refuse(name, value, wanted);
+  const value = given(env, name);
+  if (value !== undefined && !pattern.test(value)) throw wrongSetting(name, value, wanted);
   return value;
-}
-
-function valueOf(env: NodeJS.ProcessEnv, name: string): string | undefined {
-  const value = env[name];
-  return value === '' ? undefined : value;
-}
-
-function refuse(name: string, value: string, wanted: string): FastFreezeError {
-  return new FastFreezeError({
-    code: 'usage',
-    op: 'use',
-    subject: `${name}=${value}`,
-    reason: 'it is not a value that it can have',
-    hint: `give ${wanted}`,
-  });
 }

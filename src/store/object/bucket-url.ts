@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
 
+export type BucketScheme = 's3' | 'gs';
+
 export interface BucketPath {
   readonly bucket: string;
   /** Empty, or ends with a slash: the name of an object follows. */
@@ -9,9 +11,9 @@ export interface BucketPath {
 
 /**
  * `s3://bucket/path` and `gs://bucket/path`, taken literally as the clouds' own tools do: a space, `%` or `ä` in the path
- * is that character in the key. Throws `usage`.
+ * is that character in the key. The root of a bucket can hold jobs, but is none itself. Throws `usage`.
  */
-export function parseBucketUrl(url: string): BucketPath {
+export function parseBucketUrl(url: string, what: 'job' | 'place of jobs' = 'job'): BucketPath {
   const [, scheme, bucket, path] = /^([a-z0-9]+):\/\/([^/]*)(?:\/(.*))?$/isu.exec(url) ?? [];
   if (scheme === undefined || bucket === undefined || bucket === '')
     throw refuse(url, 'it has no bucket', 's3://BUCKET/PATH');
@@ -23,8 +25,10 @@ export function parseBucketUrl(url: string): BucketPath {
     );
   }
   const segments = (path ?? '').split('/').filter((segment) => segment !== '');
-  if (segments.length === 0)
+  if (segments.length === 0) {
+    if (what === 'place of jobs') return { bucket, prefix: '' };
     throw refuse(url, 'a job needs a path of its own in the bucket', `${scheme}://${bucket}/JOB`);
+  }
   if (segments.some((segment) => segment === '.' || segment === '..' || /[\0-\x1f\x7f]/u.test(segment))) {
     throw refuse(
       url,
@@ -43,8 +47,8 @@ export function parseBucketUrl(url: string): BucketPath {
   return { bucket, prefix };
 }
 
-export function formatBucketUrl(scheme: 's3' | 'gs', { bucket, prefix }: BucketPath): string {
-  return `${scheme}://${bucket}/${prefix.slice(0, -1)}`;
+export function formatBucketUrl(scheme: BucketScheme, { bucket, prefix }: BucketPath): string {
+  return prefix === '' ? `${scheme}://${bucket}` : `${scheme}://${bucket}/${prefix.slice(0, -1)}`;
 }
 
 /** Keys have at most 1024 bytes, names of objects at most 200. */

@@ -28,6 +28,14 @@ export interface UploadedPart {
   readonly checksum?: string;
 }
 
+/** Some of the keys below a place. */
+export interface KeyPage {
+  /** After the place's own prefix; those in folders below too, in the order of the service. */
+  readonly keys: readonly string[];
+  /** What asks for the next page; undefined at the end. */
+  readonly next: string | undefined;
+}
+
 export interface CallOptions {
   /** Ends the call, with an `aborted` error. */
   readonly signal: AbortSignal;
@@ -75,6 +83,8 @@ export interface ObjectClient {
   head(name: string, options: CallOptions): Promise<ListedObject | undefined>;
   /** All whose name starts with `prefix`, in any order; pages are fetched inside. */
   list(prefix: string, options: CallOptions): Promise<ListedObject[]>;
+  /** One page of all keys below the place, at most 1000, folders below included: a bucket may have millions. */
+  listKeys(page: string | undefined, options: CallOptions): Promise<KeyPage>;
   /** Removing what is not there is no error. */
   remove(name: string, options: CallOptions): Promise<void>;
 

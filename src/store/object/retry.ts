@@ -7,6 +7,8 @@ export interface RetryOptions {
   readonly deadlineMs?: number;
   /** The longest wait between two tries. */
   readonly maxDelayMs?: number;
+  /** Told, in one line, what is waited for and for how long: after a few seconds, and once for as long as it may take. */
+  readonly onWait?: (message: string) => void;
   /** For tests: 0 to 1, as `Math.random`. */
   readonly random?: () => number;
   /** For tests: resolves early when the signal comes. */
@@ -14,6 +16,8 @@ export interface RetryOptions {
 }
 
 const FIRST_DELAY_MS = 100;
+/** A stumble is nobody's business; a wait that people notice is. */
+const SILENT_MS = 3_000;
 /** Less than the three minutes after which a checkpoint that does not move is given up. */
 const DEFAULT_DEADLINE_MS = 120_000;
 
@@ -40,6 +44,16 @@ const MAX_RETRY_S = 86_400;
  */
 export function withRetries(client: ObjectClient, options: RetryOptions = {}): ObjectClient {
   const { deadlineMs = DEFAULT_DEADLINE_MS, maxDelayMs = 8_000, random = Math.random, sleep = sleepUnless } = options;
+  let toldAtMs = -Infinity;
+
+  /** Many requests fail at once, and for one reason. */
+  const tell = (error: FastFreezeError, elapsedMs: number): void => {
+    const nowMs = performance.now();
+    if (elapsedMs < SILENT_MS || nowMs - toldAtMs < deadlineMs) return;
+    toldAtMs = nowMs;
+    const leftS = Math.ceil((deadlineMs - elapsedMs) / 1000);
+    options.onWait?.(`${error.subject ?? client.url}: ${error.reason}; trying again for up to ${leftS} s`);
+  };
 
   const again = async <T>({ signal }: CallOptions, attempt: () => Promise<T>): Promise<T> => {
     const startMs = performance.now();
@@ -52,6 +66,7 @@ export function withRetries(client: ObjectClient, options: RetryOptions = {}): O
         const delayMs = random() * Math.min(maxDelayMs, FIRST_DELAY_MS * 2 ** tries);
         const elapsedMs = performance.now() - startMs;
         if (elapsedMs + delayMs > deadlineMs) throw givenUp(error, tries, elapsedMs);
+        tell(error, elapsedMs + delayMs);
         await sleep(delayMs, signal);
         if (isOver(signal)) throw calledOff(error);
       }
@@ -66,6 +81,7 @@ export function withRetries(client: ObjectClient, options: RetryOptions = {}): O
     get: (name, offset, into, o) => again(o, () => client.get(name, offset, into, o)),
     head: (name, o) => again(o, () => client.head(name, o)),
     list: (prefix, o) => again(o, () => client.list(prefix, o)),
+    listKeys: (page, o) => again(o, () => client.listKeys(page, o)),
     remove: (name, o) => again(o, () => client.remove(name, o)),
     beginUpload: (name, o) => again(o, () => client.beginUpload(name, o)),
     putPart: (upload, part, bytes, o) => again(o, () => client.putPart(upload, part, bytes, o)),

@@ -15,7 +15,7 @@ import {
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
 import { fillFromStream, parseContentRange, readSmall } from '../object/body.js';
-import type { BucketPath } from '../object/bucket-url.js';
+import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
 import { nameOfError, s3Error } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
@@ -31,7 +31,7 @@ const CALL_TIMEOUT_MS = 120_000;
 /** Amazon S3, and what speaks its protocol. Credentials, region and endpoint come from the SDK's own chain. */
 export function createS3Client(place: BucketPath, settings: S3Settings): ObjectClient {
   const client = sharedClient(settings);
-  const url = `s3://${place.bucket}/${place.prefix.slice(0, -1)}`;
+  const url = formatBucketUrl('s3', place);
   const Bucket = place.bucket;
   const key = (name: string): string => place.prefix + name;
   const nameOf = (found: string | undefined): string | undefined => {
@@ -147,6 +147,15 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
           token = page.NextContinuationToken;
         } while (token !== undefined);
         return found;
+      }),
+
+    listKeys: (page, options) =>
+      attempt('list', undefined, options, async (abort) => {
+        const input = { Bucket, Prefix: place.prefix, ...payer };
+        const more = page === undefined ? {} : { ContinuationToken: page };
+        const found = await client.send(new ListObjectsV2Command({ ...input, ...more }), abort);
+        const keys = (found.Contents ?? []).map(({ Key }) => (Key ?? '').slice(place.prefix.length));
+        return { keys, next: found.NextContinuationToken };
       }),
 
     remove: (name, options) =>

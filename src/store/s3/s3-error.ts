@@ -1,41 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { FastFreezeError, type ErrorCode } from '../../base/errors.js';
+import type { FastFreezeError } from '../../base/errors.js';
 import { certificateReason, networkReason } from '../object/network-error.js';
-
-export interface S3Call {
-  readonly op: string;
-  readonly subject: string;
-  readonly bucket: string;
-  /** The caller has ended it. */
-  readonly aborted: boolean;
-  readonly timedOut: boolean;
-}
-
-interface Cause {
-  readonly code?: ErrorCode;
-  readonly reason: string;
-  readonly hint?: string;
-  readonly passing?: boolean;
-}
+import { type Cause, type ServiceCall, serviceError } from '../object/service-error.js';
 
 /** What went wrong with a request to S3, in our words, with a remedy. */
-export function s3Error(error: unknown, call: S3Call): FastFreezeError {
-  if (error instanceof FastFreezeError) return error;
-  const { code = 'store', reason, hint, passing = false } = causeOf(error, call);
-  return new FastFreezeError({
-    code,
-    op: call.op,
-    subject: call.subject,
-    reason,
-    ...(hint === undefined ? {} : { hint }),
-    passing,
-    cause: error,
-  });
+export function s3Error(error: unknown, call: ServiceCall): FastFreezeError {
+  return serviceError(error, call, () => causeOf(error, call));
 }
 
-function causeOf(error: unknown, call: S3Call): Cause {
-  if (call.aborted) return { code: 'aborted', reason: 'asked to stop' };
-  if (call.timedOut) return { reason: 'the service did not answer in time', passing: true };
+function causeOf(error: unknown, call: ServiceCall): Cause {
   const name = nameOfError(error);
   const message = messageOfError(error);
   const status = statusOf(error);
@@ -64,7 +37,7 @@ function causeOf(error: unknown, call: S3Call): Cause {
 
 const NETWORK_HINT = 'see whether this machine reaches the service (AWS_ENDPOINT_URL, proxy, firewall)';
 
-const KNOWN: Readonly<Record<string, (call: S3Call, message: string) => Cause>> = {
+const KNOWN: Readonly<Record<string, (call: ServiceCall, message: string) => Cause>> = {
   NoSuchBucket: ({ bucket }) => ({
     code: 'not-found',
     reason: `there is no bucket ${bucket}`,
@@ -111,7 +84,7 @@ const KNOWN: Readonly<Record<string, (call: S3Call, message: string) => Cause>> 
   QuotaExceeded: () => ({ reason: 'the quota of the bucket is used up', hint: 'free space there, or lower --keep' }),
 };
 
-function denied({ bucket, op }: S3Call, message: string): Cause {
+function denied({ bucket, op }: ServiceCall, message: string): Cause {
   return {
     reason: `permission denied (${message})`,
     hint: `allow this identity to ${op} in s3://${bucket} (GetObject, PutObject, DeleteObject, ListBucket, AbortMultipartUpload, ListBucketMultipartUploads)`,
@@ -130,14 +103,14 @@ function expired(): Cause {
   };
 }
 
-function wrongRegion({ bucket }: S3Call): Cause {
+function wrongRegion({ bucket }: ServiceCall): Cause {
   return {
     reason: `the bucket ${bucket} is in another region`,
     hint: `set AWS_REGION to that of the bucket (aws s3api get-bucket-location --bucket ${bucket})`,
   };
 }
 
-function slow(_call: S3Call, message: string): Cause {
+function slow(_call: ServiceCall, message: string): Cause {
   return { reason: `the service is overloaded (${message})`, passing: true };
 }
 

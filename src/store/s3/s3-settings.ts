@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ServerSideEncryption, StorageClass } from '@aws-sdk/client-s3';
-import { FastFreezeError } from '../../base/errors.js';
+import { given, pairs, wrongSetting } from '../object/settings.js';
 
 /** What the SDK's own chain does not know, out of `FF_S3_*`. */
 export interface S3Settings {
@@ -27,7 +27,7 @@ export function readS3Settings(env: NodeJS.ProcessEnv): S3Settings {
   const tags = given(env, 'FF_S3_TAGS');
   const payer = choice(env, 'FF_S3_REQUEST_PAYER', ['requester']);
   if (keyId !== undefined && encryption === 'AES256')
-    throw refuse('FF_S3_SSE', encryption, 'aws:kms, since there is a FF_S3_SSE_KMS_KEY_ID');
+    throw wrongSetting('FF_S3_SSE', encryption, 'aws:kms, since there is a FF_S3_SSE_KMS_KEY_ID');
   return {
     // Services of one's own seldom have a host name for each bucket.
     pathStyle: style === undefined ? endpoint !== undefined : style === 'path',
@@ -39,37 +39,14 @@ export function readS3Settings(env: NodeJS.ProcessEnv): S3Settings {
         : { ServerSideEncryption: (encryption ?? 'aws:kms') as ServerSideEncryption }),
       ...(keyId === undefined ? {} : { SSEKMSKeyId: keyId }),
       ...(storageClass === undefined ? {} : { StorageClass: storageClass as StorageClass }),
-      ...(tags === undefined ? {} : { Tagging: encodeTags(tags) }),
+      ...(tags === undefined ? {} : { Tagging: new URLSearchParams(pairs('FF_S3_TAGS', tags)).toString() }),
     },
   };
-}
-
-/** `team=a,job=b c` as the header has it. */
-function encodeTags(text: string): string {
-  const pairs = text.split(',').map((pair) => /^([^=]+)=(.*)$/u.exec(pair.trim()));
-  if (pairs.some((pair) => pair === null)) throw refuse('FF_S3_TAGS', text, 'name=value,name=value');
-  return new URLSearchParams(pairs.map((pair): [string, string] => [pair?.[1] ?? '', pair?.[2] ?? ''])).toString();
-}
-
-/** An empty variable is none. */
-function given(env: NodeJS.ProcessEnv, name: string): string | undefined {
-  const value = env[name];
-  return value === '' ? undefined : value;
 }
 
 function choice(env: NodeJS.ProcessEnv, name: string, allowed: readonly string[]): string | undefined {
   const value = given(env, name);
   if (value === undefined) return undefined;
-  if (!allowed.includes(value)) throw refuse(name, value, allowed.join(' or '));
+  if (!allowed.includes(value)) throw wrongSetting(name, value, allowed.join(' or '));
   return value;
-}
-
-function refuse(name: string, value: string, wanted: string): FastFreezeError {
-  return new FastFreezeError({
-    code: 'usage',
-    op: 'use',
-    subject: `${name}=${value}`,
-    reason: 'it is not a value that it can have',
-    hint: `give ${wanted}`,
-  });
 }

@@ -2,6 +2,7 @@
 import { isIPv4, isIPv6 } from 'node:net';
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
+import { FastFreezeError } from '../../../src/base/errors.js';
 import { inetAddress } from '../../../src/criu/images/addresses.js';
 import { MAGIC } from '../../../src/criu/images/entries.js';
 import { MEMORY_KINDS, readMemory } from '../../../src/criu/images/memory.js';
@@ -94,6 +95,10 @@ describe('an address', () => {
   });
 });
 
+/** Of three pages; the arguments lie over the border of the last two. */
+const PAGES = Buffer.alloc(3 * PAGE);
+PAGES.write('app\0--size\0HOME=/', 2 * PAGE - 6);
+
 /** Two processes: 1000 with files and memory, and a zombie, its child. */
 function image(): Map<string, Buffer> {
   const regular = (id: number, name: string, flags: number, mode = 0o100644): Buffer =>
@@ -133,8 +138,14 @@ function image(): Map<string, Buffer> {
     ],
     ['core-1000.img', imageFile(MAGIC.core, [core(1, 'app', undefined)])],
     ['ids-1000.img', imageFile(MAGIC.ids, [message({ 1: 1, 2: 7 })])],
-    ['mm-1000.img', imageFile(MAGIC.mm, [message({ 12: 1, 14: [vma(0x10000, 0x20000, ANON_PRIVATE)] })])],
-    ['pagemap-1000.img', imageFile(MAGIC.pagemap, [head, saved(0x10000, 2)])],
+    [
+      'mm-1000.img',
+      imageFile(MAGIC.mm, [
+        message({ 8: 0x11ffa, 9: 0x12005, 11: 0x12010, 12: 1, 14: [vma(0x10000, 0x20000, ANON_PRIVATE)] }),
+      ]),
+    ],
+    ['pages-1.img', PAGES],
+    ['pagemap-1000.img', imageFile(MAGIC.pagemap, [head, saved(0x10000, 1), saved(0x11000, 2)])],
     [
       'fdinfo-7.img',
       imageFile(MAGIC.fdinfo, [fd(4, 2, 1), fd(3, 4, 4), fd(5, 5, 4), fd(6, 6, 5), fd(7, 3, 1), fd(8, 99, 2)]),
@@ -144,8 +155,16 @@ function image(): Map<string, Buffer> {
   ]);
 }
 
+const readRange =
+  (files: ReadonlyMap<string, Buffer>) =>
+  (name: string, offset: number, length: number): Promise<Buffer> => {
+    const bytes = files.get(name)?.subarray(offset, offset + length);
+    if (bytes?.length === length) return Promise.resolve(bytes);
+    return Promise.reject(new FastFreezeError({ code: 'image', op: 'read', subject: name, reason: 'not there' }));
+  };
+
 const readAll = (files: ReadonlyMap<string, Buffer>): ReturnType<typeof readProcesses> =>
-  readProcesses((name) => Promise.resolve(files.get(name)), files.keys());
+  readProcesses((name) => Promise.resolve(files.get(name)), files.keys(), readRange(files));
 
 describe('processes', () => {
   test('have their names, executables, memory, files and sockets', async () => {
@@ -155,7 +174,8 @@ describe('processes', () => {
     const [app, zombie] = processes;
     expect(app).toMatchObject({ pid: 1000, parentPid: 0, threads: 2, name: 'app', state: 'alive' });
     expect(app?.executable).toBe('/usr/bin/app');
-    expect(app?.memory?.private).toEqual({ mappedBytes: 0x10000, savedBytes: 2 * PAGE });
+    expect(app?.memory?.private).toEqual({ mappedBytes: 0x10000, savedBytes: 3 * PAGE });
+    expect(app?.commandLine).toEqual(['app', '--size']);
     expect(app?.files).toEqual([
       { fd: 3, kind: 'tcp', local: '127.0.0.1:8080', state: 'listen' },
       { fd: 4, kind: 'file', path: '/var/log/app', access: 'write', append: true, positionBytes: 17, sizeBytes: 99 },
@@ -170,6 +190,8 @@ describe('processes', () => {
   test('are shown as far as they can be when files are missing or damaged, and it is said which', async () => {
     for (const name of image().keys()) {
       for (const broken of [undefined, Buffer.from('nonsense, and more of it'), image().get(name)?.subarray(0, -1)]) {
+        // Its last byte is no part of a command line.
+        if (name === 'pages-1.img' && broken?.length === PAGES.length - 1) continue;
         const files = image();
         if (broken === undefined) files.delete(name);
         else files.set(name, broken);
@@ -201,6 +223,10 @@ describe('processes', () => {
   });
 
   test('in a fault of the store are not silently left out', async () => {
-    await expect(readProcesses(() => Promise.reject(new Error('store')), [])).rejects.toThrow('store');
+    const fail = (): Promise<never> => Promise.reject(new Error('store'));
+    await expect(readProcesses(fail, [], fail)).rejects.toThrow('store');
+    const files = image();
+    const read = readProcesses((name) => Promise.resolve(files.get(name)), files.keys(), fail);
+    await expect(read).rejects.toThrow('store');
   });
 });

@@ -35,6 +35,14 @@ describe('the URL of a bucket', () => {
     expect(() => openStore(url)).toThrow(reason);
   });
 
+  test('of the root of a bucket is a place of jobs, and no job', () => {
+    const root = { bucket: 'bucket', prefix: '' };
+    for (const url of ['s3://bucket', 's3://bucket/', 's3://bucket//']) {
+      expect(parseBucketUrl(url, 'place of jobs')).toEqual(root);
+    }
+    expect(formatBucketUrl('s3', root)).toBe('s3://bucket');
+  });
+
   test('of any path leads back to it, also through a store', () => {
     const segment = fc
       .string({ unit: 'grapheme', minLength: 1, maxLength: 20 })

@@ -2,6 +2,7 @@
 import { FastFreezeError, type ErrorCode } from '../../../../src/base/errors.js';
 import type {
   CallOptions,
+  KeyPage,
   ListedObject,
   ObjectClient,
   ObjectVersion,
@@ -41,6 +42,7 @@ export class MemoryClient implements ObjectClient {
   /** The largest number of parts of one upload that were under way at once. */
   mostParallel = 0;
   modifiedAtMs = Date.now();
+  keysPerPage = 1000;
   readonly #parallel = new Map<string, number>();
   #uploadNumber = 0;
   readonly #versions = new Map<string, string>();
@@ -99,6 +101,14 @@ export class MemoryClient implements ObjectClient {
         .map(([name, bytes]) => ({ name, sizeBytes: bytes.length, modifiedAtMs: this.modifiedAtMs }))
         .reverse(),
     );
+  }
+
+  listKeys(page: string | undefined, options: CallOptions): Promise<KeyPage> {
+    return this.#call('listKeys', page ?? '', options, () => {
+      const all = [...this.objects.keys()];
+      const [from, to] = [Number(page ?? 0), Number(page ?? 0) + this.keysPerPage];
+      return { keys: all.slice(from, to), next: to < all.length ? String(to) : undefined };
+    });
   }
 
   remove(name: string, options: CallOptions): Promise<void> {

@@ -14,6 +14,7 @@ const METHODS: readonly (readonly [string, (client: ObjectClient) => Promise<unk
   ['get', (client) => client.get('there', 0, Buffer.alloc(1), never)],
   ['head', (client) => client.head('there', never)],
   ['list', (client) => client.list('', never)],
+  ['listKeys', (client) => client.listKeys(undefined, never)],
   ['remove', (client) => client.remove('there', never)],
   ['beginUpload', (client) => client.beginUpload('a', never)],
   ['putPart', (client) => client.putPart(upload, { number: 1, offset: 0, isLast: true }, Buffer.from('x'), never)],
@@ -79,6 +80,19 @@ describe('a client with retries', () => {
     const error = await expectCode('aborted', calling, 'stumbled');
     expect(error.passing).toBe(false);
     expect(client.calls).toEqual(['head']);
+  });
+
+  test('says once what it waits for, when it has done so for more than a few seconds', async () => {
+    const told: string[] = [];
+    const onWait = (message: string): void => void told.push(message);
+    // A stumble, however often.
+    const stumbling = withRetries(failing(4, true), { ...noSleep, onWait });
+    await stumbling.head('there', never);
+    expect(told).toEqual([]);
+    // The next wait would last longer than that.
+    const away = withRetries(failing(40, true), { ...noSleep, maxDelayMs: 10_000, onWait });
+    await Promise.all([away.head('there', never), away.head('there', never)]);
+    expect(told).toEqual([expect.stringMatching(/^mem:: stumbled; trying again for up to 1\d\d s$/)]);
   });
 
   test('says the same of its place', () => {

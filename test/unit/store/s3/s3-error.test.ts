@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import { FastFreezeError, type ErrorCode } from '../../../../src/base/errors.js';
-import { s3Error, type S3Call } from '../../../../src/store/s3/s3-error.js';
+import type { ServiceCall } from '../../../../src/store/object/service-error.js';
+import { s3Error } from '../../../../src/store/s3/s3-error.js';
 
-const call: S3Call = {
+const call: ServiceCall = {
   op: 'write',
   subject: 's3://jobs/a/b',
   bucket: 'jobs',

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readS3Settings } from '../s3/s3-settings.js';
+import type { BucketPlace } from './find-jobs.js';
+import type { ObjectClient } from './object-client.js';
+import { readRetrySettings, withRetries } from './retry.js';
+
+export interface OpenOptions {
+  /** Told in one line what a store waits for when it does so for more than a few seconds. */
+  readonly onWait?: (message: string) => void;
+}
+
+/** Loads a cloud's SDK at its call and makes a client with retries. Wrong settings are told before that: `usage`. */
+export function clientLoader({ scheme, place }: BucketPlace, { onWait }: OpenOptions): () => Promise<ObjectClient> {
+  const retries = { ...readRetrySettings(process.env), ...(onWait === undefined ? {} : { onWait }) };
+  if (scheme === 's3') {
+    const settings = readS3Settings(process.env);
+    return async () => {
+      const { createS3Client } = await import('../s3/s3-client.js');
+      return withRetries(createS3Client(place, settings), retries);
+    };
+  }
+  return async () => {
+    const { createGsClient } = await import('../gs/gs-client.js');
+    return withRetries(createGsClient(place, process.env), retries);
+  };
+}
