@@ -57,6 +57,7 @@ function describe(job: JobStatus): string {
     last === null
       ? '  checkpoint  none yet'
       : `  checkpoint  generation ${last.generation} at ${last.at}, ${mib(last.rawBytes)} (${mib(last.storedBytes)} stored), frozen ${last.frozenMs} ms`,
+    ...(job.lease === null || job.lease === 'held' ? [] : [`  lease        ${job.lease}: nothing is committed`]),
     ...(job.lastFailure === null ? [] : [`  last failure ${job.lastFailure}`]),
     '',
   ].join('\n');
