@@ -6,6 +6,7 @@ import { type FoundJobs, findJobsBelow } from './jobs.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
 import { createObjectStore } from './object/object-store.js';
+import { readRateLimit, withRateLimit } from './object/rate-limit.js';
 import { readRetrySettings, withRetries } from './object/retry.js';
 import { readS3Settings } from './s3/s3-settings.js';
 
@@ -81,17 +82,19 @@ export function openStore(url: string): Store {
     const place = parseBucketUrl(url);
     const settings = readS3Settings(process.env);
     const retries = readRetrySettings(process.env);
+    const rate = readRateLimit(process.env);
     return lazyStore(formatBucketUrl('s3', place), async () => {
       const { createS3Client } = await import('./s3/s3-client.js');
-      return createObjectStore(withRetries(createS3Client(place, settings), retries));
+      return createObjectStore(withRetries(withRateLimit(createS3Client(place, settings), rate), retries));
     });
   }
   if (scheme === 'gs') {
     const place = parseBucketUrl(url);
     const retries = readRetrySettings(process.env);
+    const rate = readRateLimit(process.env);
     return lazyStore(formatBucketUrl('gs', place), async () => {
       const { createGsClient } = await import('./gs/gs-client.js');
-      return createObjectStore(withRetries(createGsClient(place, process.env), retries));
+      return createObjectStore(withRetries(withRateLimit(createGsClient(place, process.env), rate), retries));
     });
   }
   throw refuse(url, unusable(scheme), 'give an absolute path, such as file:/var/lib/jobs/my-job');
