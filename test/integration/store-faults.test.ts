@@ -52,9 +52,9 @@ afterAll(async () => {
 
 interface Kind {
   readonly scheme: string;
-  makeUrl(): string;
+  readonly makeUrl: () => string;
   /** Single requests, where there are such. */
-  client?: (url: string) => ObjectClient;
+  readonly client?: (url: string) => ObjectClient;
 }
 
 const KINDS: readonly Kind[] = [
