@@ -96,7 +96,7 @@ The application:
 Environment:
   FF_CRIU                    the CRIU to use
   CRIU_OPTS                  further options for CRIU
-  FF_S3_*, FF_STORE_RETRY_S  settings of s3: (README, "Images in S3")
+  FF_S3_*, FF_STORE_*        settings of s3: (README, "Images in S3")
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
 
 Exit status:

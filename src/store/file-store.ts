@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash, randomBytes } from 'node:crypto';
-import { constants, type Stats } from 'node:fs';
+import { constants, fstatSync, rmSync, statSync, type Stats } from 'node:fs';
 import { link, mkdir, open, readFile, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
@@ -78,6 +78,8 @@ export function createFileStore(directory: string): Store {
         const unlock = await lockFile(join(directory, `.${name}.lock`));
         try {
           if ((await readVersionIfThere(path))?.version !== version) return undefined;
+          // With the lock in our hands, what lies about under this name is of a writer that was killed.
+          await removeTemporaries(directory, (meant) => meant === name, 0);
           await throughTemporary(directory, name, bytes, (temporary) => rename(temporary, path));
           return versionOf(bytes);
         } finally {
@@ -113,13 +115,7 @@ export function createFileStore(directory: string): Store {
     },
 
     sweepUnfinished: (isMeant, idleMs) =>
-      attempt('sweep', directory, async () => {
-        const stale = (await listFiles(directory, '.')).filter(
-          (file) => isTemporaryOf(file.name, isMeant) && file.modifiedAtMs <= Date.now() - idleMs,
-        );
-        for (const file of stale) await removeIfThere(join(directory, file.name));
-        return stale.length;
-      }),
+      attempt('sweep', directory, () => removeTemporaries(directory, isMeant, idleMs)),
   };
   return store;
 }
@@ -134,6 +130,18 @@ function temporaryPath(directory: string, name: string): string {
 function isTemporaryOf(name: string, isMeant: (name: string) => boolean): boolean {
   const object = TEMPORARY.exec(name)?.[1];
   return object !== undefined && isMeant(object);
+}
+
+async function removeTemporaries(
+  directory: string,
+  isMeant: (name: string) => boolean,
+  idleMs: number,
+): Promise<number> {
+  const stale = (await listFiles(directory, '.')).filter(
+    (file) => isTemporaryOf(file.name, isMeant) && file.modifiedAtMs <= Date.now() - idleMs,
+  );
+  for (const file of stale) await removeIfThere(join(directory, file.name));
+  return stale.length;
 }
 
 async function attempt<T>(op: string, subject: string, action: () => Promise<T>): Promise<T> {
@@ -227,7 +235,14 @@ async function lockFile(path: string): Promise<() => void> {
   const deadlineMs = performance.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     const fd = tryLockWhereKnown(path);
-    if (fd !== undefined) return () => closeFd(fd);
+    // Whoever had it before has removed it: then this is a lock on nothing.
+    if (fd !== undefined && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) {
+      return () => {
+        rmSync(path, { force: true });
+        closeFd(fd);
+      };
+    }
+    if (fd !== undefined) closeFd(fd);
     if (performance.now() > deadlineMs) throw lockHeld(path);
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
   }

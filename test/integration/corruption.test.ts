@@ -73,8 +73,8 @@ const flip = (path: string, at: number, mask: number): void => {
   bytes[at] = (bytes[at] ?? 0) ^ mask;
   writeFileSync(path, bytes);
 };
-/** manifest.json is a copy for people; the numbered one counts. */
-const objects = (): string[] => readdirSync(good).filter((name) => name !== 'manifest.json');
+/** manifest.json is a copy for people, the numbered one counts; the lease is no part of an image. */
+const objects = (): string[] => readdirSync(good).filter((name) => !['manifest.json', 'lease.json'].includes(name));
 const newestManifest = (): string => objects().find((name) => /^manifest-\d+\.json$/.test(name)) ?? 'no manifest';
 
 /** The manifest as another version of this program would have written it: its checksum is right. */

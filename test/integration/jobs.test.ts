@@ -172,8 +172,11 @@ for (const identity of ['root', 'user'] as const) {
           await first.progresses(5);
         }
         expect(first.running).toBe(true);
-        // Its twin from the last image continues at a line that this one has already passed.
-        const twin = bed.run(await bed.place({ clockOffsetS: 9000 }), url(bed), command);
+        // Its twin from a copy of the last image continues at a line that this one has already passed.
+        const elsewhere = await bed.place({ clockOffsetS: 9000 });
+        const copied = await elsewhere.fastfreeze(['cp', `file:${bed.path('image')}`, `file:${bed.path('copy')}`]);
+        expect(copied.code).toBe(0);
+        const twin = bed.run(elsewhere, url(bed, 'copy'), command);
         await twin.ready('restored');
         await twin.progresses(3);
         const start = Number(/^\d+/.exec(twin.stdout)?.[0]);

@@ -165,7 +165,9 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
         await job.progresses(2);
 
         await proxy.accept();
-        const old = await run(bed, url, command);
+        const [place, copy] = [await bed.place(), newUrl()];
+        expect(await place.fastfreeze(['cp', url, copy], { env: environment(60) })).toMatchObject({ code: 0 });
+        const old = await run(bed, copy, command);
         await old.ready('restored');
         await old.progresses(3);
         signalPid(old.pid, 'SIGTERM');

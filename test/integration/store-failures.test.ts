@@ -61,7 +61,10 @@ done()`;
         }
         expect(store).toBe(bed.path('store'));
         // The image from before restores, elsewhere and to the line.
-        const other = bed.run(await bed.place(), options, []);
+        const elsewhere = await bed.place();
+        const copied = await elsewhere.fastfreeze(['cp', `file:${image}`, `file:${bed.path('copy')}`]);
+        expect(copied.code).toBe(0);
+        const other = bed.run(elsewhere, ['--image-url', `file:${bed.path('copy')}`], []);
         await other.ready('restored');
         await other.progresses(3);
         signalPid(other.pid, 'SIGTERM');

@@ -6,7 +6,8 @@ import { join } from 'node:path';
 /** Hash of every file of an image directory, by name: to prove that nothing was touched. */
 export function imageHashes(dir: string): Record<string, string> {
   const names = readdirSync(dir, { recursive: true, encoding: 'utf8', withFileTypes: true })
-    .filter((entry) => entry.isFile())
+    // The lease is renewed all the time, and no part of an image.
+    .filter((entry) => entry.isFile() && !/lease\.json/.test(entry.name))
     .map((entry) => join(entry.parentPath, entry.name))
     .sort();
   return Object.fromEntries(
@@ -25,8 +26,8 @@ export function generations(dir: string): number[] {
 }
 
 /** What a writer has not yet given its name. A leading dot: no listing of the image's objects shows it. */
-const TEMPORARY = /^\.[\w.-]+\.tmp-[0-9a-f]+$/;
-const COMMITTED = /^(manifest(-\d+)?\.json|finished(-\d+)?\.json|[\w-]+\.(ffs|ffi|index))$/;
+const TEMPORARY = /^\.([\w.-]+\.tmp-[0-9a-f]+|lease\.json\.lock)$/;
+const COMMITTED = /^(manifest(-\d+)?\.json|finished(-\d+)?\.json|lease\.json|[\w-]+\.(ffs|ffi|index))$/;
 
 /** Everything in an image directory has the name of a committed object, or, while somebody may be writing, of what he writes. */
 export function checkNames(dir: string, options: { readonly writing: boolean } = { writing: false }): void {

@@ -2,6 +2,7 @@
 import { readS3Settings } from '../s3/s3-settings.js';
 import type { BucketPlace } from './find-jobs.js';
 import type { ObjectClient } from './object-client.js';
+import { readRateLimit, withRateLimit } from './rate-limit.js';
 import { readRetrySettings, withRetries } from './retry.js';
 
 export interface OpenOptions {
@@ -12,15 +13,16 @@ export interface OpenOptions {
 /** Loads a cloud's SDK at its call and makes a client with retries. Wrong settings are told before that: `usage`. */
 export function clientLoader({ scheme, place }: BucketPlace, { onWait }: OpenOptions): () => Promise<ObjectClient> {
   const retries = { ...readRetrySettings(process.env), ...(onWait === undefined ? {} : { onWait }) };
+  const rate = readRateLimit(process.env);
   if (scheme === 's3') {
     const settings = readS3Settings(process.env);
     return async () => {
       const { createS3Client } = await import('../s3/s3-client.js');
-      return withRetries(createS3Client(place, settings), retries);
+      return withRetries(withRateLimit(createS3Client(place, settings), rate), retries);
     };
   }
   return async () => {
     const { createGsClient } = await import('../gs/gs-client.js');
-    return withRetries(createGsClient(place, process.env), retries);
+    return withRetries(withRateLimit(createGsClient(place, process.env), rate), retries);
   };
 }
