@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { FastFreezeError } from '../base/errors.js';
+import { foreignReadableBytes } from '../linux/foreign-fds.js';
 
 /** A process of the frozen tree, as far as this check needs it. */
 export interface InspectedProcess {
@@ -100,6 +101,13 @@ function checkDescriptor(process: InspectedProcess, fd: number, memfds: Map<stri
       place,
       'watches of inotify cannot be saved for a normal user',
       'run as root, or turn the file watching off',
+    );
+  } else if (link === 'anon_inode:inotify' && (foreignReadableBytes(process.pid, fd) ?? 0) > 0) {
+    throw refusal(
+      place,
+      'inotify has told it of changes that it has not read yet, which would be forgotten',
+      'try again in a moment; the application reads them as soon as it runs',
+      true,
     );
   } else if (link === 'anon_inode:[io_uring]') {
     throw refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');

@@ -68,6 +68,12 @@ describe('state that CRIU would bring back changed', () => {
       /never fire again/,
       true,
     ],
+    [
+      'an inotify event that was not read',
+      'import tempfile\nd = tempfile.TemporaryDirectory()\nfd = c.inotify_init1(0)\nc.inotify_add_watch(fd, d.name.encode(), 0x100)\nopen(d.name + "/f", "w").close()\nd.cleanup()\nstay(fd)',
+      /would be forgotten/,
+      true,
+    ],
     ['a pipe in packet mode', 'r, w = os.pipe2(os.O_DIRECT)\nstay(w)', /packet mode/, false],
     [
       'one of a child',
@@ -143,6 +149,11 @@ describe('state that comes back as it was', () => {
     ],
   ])('%s is accepted', async (_, program) => {
     expect((await refusal(program, false)).error).toBeUndefined();
+  });
+
+  test('an inotify watch whose events were read is accepted for root', async () => {
+    const program = 'fd = c.inotify_init1(0)\nc.inotify_add_watch(fd, b"/proc/self", 0x100)\nstay(fd)';
+    expect((await refusal(program, true)).error).toBeUndefined();
   });
 
   test('a zombie of a signal is accepted for root, and refused for a normal user', async () => {
