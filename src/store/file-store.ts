@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash, randomBytes } from 'node:crypto';
-import { constants, fstatSync, rmSync, statSync, type Stats } from 'node:fs';
+import { closeSync, constants, fstatSync, rmSync, statSync, type Stats } from 'node:fs';
 import { link, mkdir, open, readFile, readdir, rename, stat, unlink } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
-import { closeFd } from '../linux/fds.js';
-import { tryLockWhereKnown } from '../linux/flock.js';
 import { syncDirectory } from './file-io.js';
 import { openFileReader } from './file-reader.js';
 import { createFileWriter } from './file-writer.js';
@@ -232,6 +230,8 @@ async function linkExclusively(temporary: string, path: string): Promise<'create
 
 /** Who replaces an object has this lock; it goes with the process that holds it. Neighbours hold it for milliseconds. */
 async function lockFile(path: string): Promise<() => void> {
+  // Only here: who reads manifests needs no native library.
+  const { tryLockWhereKnown } = await import('../linux/flock.js');
   const deadlineMs = performance.now() + LOCK_TIMEOUT_MS;
   for (;;) {
     const fd = tryLockWhereKnown(path);
@@ -239,10 +239,10 @@ async function lockFile(path: string): Promise<() => void> {
     if (fd !== undefined && fstatSync(fd).ino === statSync(path, { throwIfNoEntry: false })?.ino) {
       return () => {
         rmSync(path, { force: true });
-        closeFd(fd);
+        closeSync(fd);
       };
     }
-    if (fd !== undefined) closeFd(fd);
+    if (fd !== undefined) closeSync(fd);
     if (performance.now() > deadlineMs) throw lockHeld(path);
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MS));
   }
