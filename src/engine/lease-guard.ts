@@ -2,6 +2,7 @@
 import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { readTree } from '../container/tree.js';
+import { listGenerations } from '../image/generations.js';
 import { acquireLease } from '../store/lease/acquire.js';
 import { type HeldLease, type LeaseState, holdLease } from '../store/lease/hold.js';
 import { type Store, openStore } from '../store/store.js';
@@ -34,9 +35,9 @@ const UNGUARDED: LeaseGuard = {
 };
 
 export function guardLease(config: SupervisorConfig, log: Logger, app: GuardedApp): LeaseGuard {
-  return config.lease === undefined
-    ? UNGUARDED
-    : new Guard(openStore(config.imageUrl, { onWait: (message) => log.warn(message) }), config.lease, log, app);
+  if (config.lease === undefined) return UNGUARDED;
+  const store = openStore(config.imageUrl, { onWait: (message) => log.warn(message) });
+  return new Guard(store, config.lease, log, app, config.restoreGeneration ?? 0);
 }
 
 class Guard implements LeaseGuard {
@@ -48,6 +49,8 @@ class Guard implements LeaseGuard {
     private readonly options: NonNullable<SupervisorConfig['lease']>,
     private readonly log: Logger,
     private readonly app: GuardedApp,
+    /** What this run continues; 0 from scratch. */
+    private readonly knownGeneration: number,
   ) {
     const { lease, ageMs } = options;
     if (lease === undefined) return;
@@ -70,7 +73,30 @@ class Guard implements LeaseGuard {
     // It could not be taken at the start. Only one that nobody holds is taken now: the application cannot wait.
     const { holder, ttlMs } = this.options;
     const lease = await acquireLease(this.store, { holder, ttlMs, waitMs: 0, force: false, isDead: () => false });
-    this.held = holdLease(this.store, lease, { ageMs: 0, changed: (state, reason) => this.changed(state, reason) });
+    const held = holdLease(this.store, lease, {
+      ageMs: 0,
+      changed: (state, reason) => this.changed(state, reason),
+    });
+    try {
+      await this.refuseIfBehind();
+    } catch (error) {
+      await held.release();
+      throw error;
+    }
+    this.held = held;
+  }
+
+  /** Without the lease another run may have gone further and ended: then ours is not the job's state any more. */
+  private async refuseIfBehind(): Promise<void> {
+    const newest = (await listGenerations(this.store)).at(-1) ?? 0;
+    if (newest <= this.knownGeneration) return;
+    throw new FastFreezeError({
+      code: 'conflict',
+      op: 'commit to',
+      subject: this.store.url,
+      reason: `another run has committed generation ${newest} since this one started without a lease`,
+      hint: 'end this run; the same command continues from there',
+    });
   }
 
   async release(): Promise<void> {

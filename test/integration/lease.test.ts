@@ -195,6 +195,34 @@ test('something else under its name is refused, and replaced only by force', asy
   });
 }, 120_000);
 
+test('without the right to write at the start it is taken later, unless another run has gone further', async () => {
+  await withBed('root', async (bed) => {
+    const env = { ...environment(), FF_STORE_RETRY_S: '1' };
+    for (const overtaken of [false, true]) {
+      const url = `gs://leases/late-${++places}`;
+      fake.fault = ({ method }) =>
+        method === 'POST' ? { kind: 'answer', status: 403, reason: 'forbidden', message: 'read only' } : undefined;
+      const job = bed.run(await bed.place(), ['--image-url', url], loop(bed), { env });
+      await job.ready('scratch');
+      expect(job.stderr).toContain('checkpoints fail until the lease can be taken');
+      expect((await job.checkpoint()).code).toBe(170);
+      await job.progresses(2);
+      fake.fault = () => undefined;
+      if (overtaken) {
+        const other = bed.run(await bed.place(), ['--image-url', url], loop(bed), { env });
+        await other.ready('scratch');
+        await other.freeze();
+        const refused = await job.checkpoint();
+        expect(refused.code).toBe(170);
+        expect(refused.stderr).toContain('another run has committed generation 1 since this one started');
+        job.signal('SIGTERM');
+        await job.ends();
+      } else await job.freeze();
+      expect(await listGenerations(openStore(url))).toEqual([1]);
+    }
+  });
+}, 120_000);
+
 function goAway(): void {
   fake.fault = () => ({ kind: 'answer', status: 503, reason: 'backendError', message: 'away' });
 }
