@@ -46,8 +46,8 @@ describe('reaping', () => {
       process.chdir('${makeDirectory()}');
       const results = [];
       for (const end of ${JSON.stringify(ends)}) {
-        // The middle shell leaves its child to us.
-        const pid = Number(execFileSync('/bin/sh', ['-c', 'sh -c "sleep 0.05; $1" >/dev/null 2>&1 & echo $!', 'sh', 'exec sh -c "' + end.replace('$$', '\\\\$\\\\$') + '"'], { encoding: 'utf8' }));
+        // The middle shell leaves its child to us; it must be gone before the child ends, or it would reap it itself.
+        const pid = Number(execFileSync('/bin/sh', ['-c', 'sh -c "sleep 0.5; $1" >/dev/null 2>&1 & echo $!', 'sh', 'exec sh -c "' + end.replace('$$', '\\\\$\\\\$') + '"'], { encoding: 'utf8' }));
         const early = reap(pid);
         let peeked;
         for (let i = 0; i < 400 && peeked === undefined; i++) { await sleep(5); peeked = peekEndedChild(); }
