@@ -166,7 +166,6 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
             .catch(() => undefined);
           throw error;
         }
-        sender.forget(upload);
       }),
 
     abortUpload: (upload, options) =>
@@ -174,7 +173,6 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
         // 499 is how the service says that it has done so; the others, that there is no such upload (any more).
         const alsoGood = [499, 404, 410];
         await send({ method: 'DELETE', url: upload.id, headers: {}, alsoGood, signal });
-        sender.forget(upload);
       }),
 
     // The service has no list of them. It drops them itself, a week after they began, and they cost nothing.

@@ -19,7 +19,6 @@ export interface PartSender {
   put(upload: Upload, part: Part, bytes: Uint8Array, signal: AbortSignal): Promise<UploadedPart>;
   /** The last part has made the object; throws unless it is the one that the parts make. */
   verify(upload: Upload, parts: readonly UploadedPart[]): void;
-  forget(upload: Upload): void;
 }
 
 /** What a session has: bytes in order from the start, or the object that they became. */
@@ -41,13 +40,14 @@ interface Session {
 }
 
 export function createPartSender(send: Send): PartSender {
-  const sessions = new Map<string, Session>();
+  // As long as its writer has the upload: whoever asks a second time gets the same answer.
+  const sessions = new WeakMap<Upload, Session>();
 
   const sessionOf = (upload: Upload): Session => {
-    let session = sessions.get(upload.id);
+    let session = sessions.get(upload);
     if (session === undefined) {
       session = { hash: createHash('md5'), hashedParts: 0, triedPart: 0, md5: undefined, object: undefined };
-      sessions.set(upload.id, session);
+      sessions.set(upload, session);
     }
     return session;
   };
@@ -96,10 +96,6 @@ export function createPartSender(send: Send): PartSender {
       if (object.md5 !== undefined && object.md5 !== md5) {
         throw broken(upload, 'bytes were changed on their way to the service (MD5)');
       }
-    },
-
-    forget(upload) {
-      sessions.delete(upload.id);
     },
   };
 }

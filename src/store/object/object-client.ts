@@ -95,6 +95,7 @@ export interface ObjectClient {
     bytes: Uint8Array,
     options: CallOptions,
   ): Promise<UploadedPart>;
+  /** Asked again after an answer that was lost, it resolves. `upload` is the object that `beginUpload` gave. */
   completeUpload(upload: Upload, parts: readonly UploadedPart[], options: CallOptions): Promise<void>;
   abortUpload(upload: Upload, options: CallOptions): Promise<void>;
   listUploads(options: CallOptions): Promise<UnfinishedUpload[]>;
