@@ -21,7 +21,11 @@ export class ShardSet {
   private readonly lanes: Lane[] = [];
   private readonly opened: OpenShard[] = [];
 
-  constructor(private readonly options: ShardSetOptions) {}
+  private readonly maxShardBytes: number;
+
+  constructor(private readonly options: ShardSetOptions) {
+    this.maxShardBytes = options.maxShardBytes ?? MAX_SHARD_BYTES;
+  }
 
   /** Store a framed chunk in the shard that has the least to do. Resolves to its place; the block is then free. */
   append(block: Block, length: number): Promise<ChunkPlace> {
@@ -65,7 +69,7 @@ export class ShardSet {
   private async drain(lane: Lane): Promise<void> {
     lane.busy = true;
     while (lane.queue.length > 0) {
-      const batch = lane.queue.splice(0);
+      const batch = lane.queue.splice(0, this.fitting(lane.queue));
       try {
         await this.write(lane, batch);
       } catch (error) {
@@ -73,6 +77,13 @@ export class ShardSet {
       }
     }
     lane.busy = false;
+  }
+
+  /** How many of the queued chunks one shard can take together: at least one. */
+  private fitting(queue: readonly Job[]): number {
+    let room = this.maxShardBytes;
+    const over = queue.findIndex(({ length }) => (room -= length) < 0);
+    return over === -1 ? queue.length : Math.max(over, 1);
   }
 
   private async write(lane: Lane, batch: readonly Job[]): Promise<void> {
@@ -91,7 +102,7 @@ export class ShardSet {
 
   private async shardWithRoom(lane: Lane, bytes: number): Promise<OpenShard> {
     const full = lane.shard;
-    if (full !== undefined && full.sizeBytes + bytes <= (this.options.maxShardBytes ?? MAX_SHARD_BYTES)) return full;
+    if (full !== undefined && full.sizeBytes + bytes <= this.maxShardBytes) return full;
     if (full !== undefined) {
       full.finished = full.writer.finish();
       await full.finished;
