@@ -76,6 +76,7 @@ export function withClientFault(client: ObjectClient, fault: Fault): ObjectClien
     maxParallelParts: client.maxParallelParts,
     put: (name, bytes, o) => fault.guard('put', () => client.put(name, bytes, o)),
     get: (name, offset, into, o) => fault.guard('get', () => client.get(name, offset, into, o)),
+    open: (name, offset, length, o) => fault.guard('open', () => client.open(name, offset, length, o)),
     head: (name, o) => fault.guard('head', () => client.head(name, o)),
     list: (prefix, o) => fault.guard('list', () => client.list(prefix, o)),
     remove: (name, o) => fault.guard('remove', () => client.remove(name, o)),

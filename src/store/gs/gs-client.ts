@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Storage, type Bucket, type FileMetadata } from '@google-cloud/storage';
 import { createHash } from 'node:crypto';
-import { fillFromStream, readSmall } from '../object/body.js';
+import { fillFromStream, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions } from '../object/object-client.js';
 import { gsError, isMissingObject, statusOf } from './gs-error.js';
@@ -110,6 +110,13 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
           if (statusOf(error) === 416) return 0;
           throw error;
         }
+      }),
+
+    open: (name, offset, length, options) =>
+      attempt('read', name, options, async (signal) => {
+        const headers = { Range: `bytes=${offset}-${offset + length - 1}` };
+        const answer = await send({ method: 'GET', url: mediaUrl(name), headers, asStream: true, signal });
+        return rangeBody(answer.data, IDLE_TIMEOUT_MS);
       }),
 
     head: (name, options) =>

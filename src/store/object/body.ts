@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Readable } from 'node:stream';
 import { FastFreezeError } from '../../base/errors.js';
-import { MAX_SMALL_BYTES } from './object-client.js';
+import { MAX_SMALL_BYTES, type RangeBody } from './object-client.js';
 
 /** What part of an object an answer holds, out of its `Content-Range`. */
 export interface AnsweredRange {
@@ -49,6 +49,38 @@ export async function fillFromStream(
   }
   if (announcedBytes !== undefined && filled < announcedBytes) throw broken('the answer ended early');
   return filled;
+}
+
+/** A response's body to be read as it is wanted. Only while somebody waits for bytes is a silence held against it. */
+export function rangeBody(body: unknown, idleMs: number): RangeBody {
+  if (!(body instanceof Readable)) throw broken('the answer has no body');
+  // Between two reads nobody else listens, and an error that nobody hears ends the process.
+  let failure: Error | undefined;
+  body.on('error', (error) => (failure = error));
+  const pieces = (body as AsyncIterable<Buffer>)[Symbol.asyncIterator]();
+  let left: Uint8Array = Buffer.alloc(0);
+  const nextPiece = async (): Promise<Uint8Array> => {
+    const idle = setTimeout(() => body.destroy(broken(`nothing came for ${Math.round(idleMs / 1000)} s`)), idleMs);
+    try {
+      const next = await pieces.next();
+      if (next.done === true) throw failure ?? broken('the answer ended early');
+      return next.value;
+    } finally {
+      clearTimeout(idle);
+    }
+  };
+  return {
+    async read(into) {
+      for (let filled = 0; filled < into.length;) {
+        if (left.length === 0) left = await nextPiece();
+        const some = left.subarray(0, into.length - filled);
+        into.set(some, filled);
+        filled += some.length;
+        left = left.subarray(some.length);
+      }
+    },
+    close: () => void body.destroy(),
+  };
 }
 
 /** Read the whole body of a small object. One that is larger than any of ours is refused. */

@@ -53,6 +53,14 @@ export interface ObjectVersion {
   readonly version: string;
 }
 
+/** An answer that is still arriving; what is not read yet waits in the connection, not in memory of ours. */
+export interface RangeBody {
+  /** Fill `into` with the bytes that come next; an end or a stall before that is an error. One call at a time. */
+  read(into: Uint8Array): Promise<void>;
+  /** Ends the request, if it has not ended. Idempotent. */
+  close(): void;
+}
+
 /** What `getVersion` reads at most. */
 export const MAX_SMALL_BYTES = 64 * 1024;
 
@@ -79,6 +87,11 @@ export interface ObjectClient {
   getVersion(name: string, options: CallOptions): Promise<ObjectVersion | undefined>;
   /** Fill `into` from `offset`; resolves to the bytes there were, fewer only at the object's end. An early end: passing. */
   get(name: string, offset: number, into: Uint8Array, options: CallOptions): Promise<number>;
+  /**
+   * Begin to fetch `length` bytes from `offset` by one request, to be read piece by piece. Nothing is promised: whoever
+   * meets an error, of whatever kind, asks again with `get`.
+   */
+  open(name: string, offset: number, length: number, options: CallOptions): Promise<RangeBody>;
   /** Undefined when there is none. */
   head(name: string, options: CallOptions): Promise<ListedObject | undefined>;
   /** All whose name starts with `prefix`, in any order; pages are fetched inside. */

@@ -56,6 +56,13 @@ export function withRateLimit(client: ObjectClient, options: RateLimitOptions): 
     maxParallelParts: client.maxParallelParts,
     put: (name, bytes, o) => afterOthers(bytes.length, o, () => client.put(name, bytes, o)),
     get: (name, offset, into, o) => afterOthers(into.length, o, () => client.get(name, offset, into, o)),
+    async open(name, offset, length, o) {
+      const body = await client.open(name, offset, length, o);
+      return {
+        read: (into) => afterOthers(into.length, o, () => body.read(into)),
+        close: () => body.close(),
+      };
+    },
     getVersion: (name, o) => client.getVersion(name, o),
     head: (name, o) => client.head(name, o),
     list: (prefix, o) => client.list(prefix, o),

@@ -79,6 +79,8 @@ export function withRetries(client: ObjectClient, options: RetryOptions = {}): O
     put: (name, bytes, o) => again(o, () => client.put(name, bytes, o)),
     getVersion: (name, o) => again(o, () => client.getVersion(name, o)),
     get: (name, offset, into, o) => again(o, () => client.get(name, offset, into, o)),
+    // Whoever reads on from a failed one asks with `get`, and that is tried again.
+    open: (name, offset, length, o) => client.open(name, offset, length, o),
     head: (name, o) => again(o, () => client.head(name, o)),
     list: (prefix, o) => again(o, () => client.list(prefix, o)),
     listKeys: (page, o) => again(o, () => client.listKeys(page, o)),

@@ -14,7 +14,7 @@ import {
 } from '@aws-sdk/client-s3';
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
-import { fillFromStream, parseContentRange, readSmall } from '../object/body.js';
+import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
 import { nameOfError, s3Error } from './s3-error.js';
@@ -118,6 +118,16 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
           if (isBeyondEnd(error)) return 0;
           throw error;
         }
+      }),
+
+    open: (name, offset, length, options) =>
+      attempt('read', name, options, async (abort) => {
+        const Range = `bytes=${offset}-${offset + length - 1}`;
+        const answer = await client.send(new GetObjectCommand({ Bucket, Key: key(name), Range, ...payer }), abort);
+        const body = rangeBody(answer.Body, IDLE_TIMEOUT_MS);
+        if ((parseContentRange(answer.ContentRange)?.start ?? 0) === offset) return body;
+        body.close();
+        throw ignoresRanges(`${url}/${name}`);
       }),
 
     head: (name, options) =>

@@ -7,6 +7,7 @@ import type {
   ObjectClient,
   ObjectVersion,
   PutOptions,
+  RangeBody,
   UnfinishedUpload,
   Upload,
   UploadedPart,
@@ -28,6 +29,8 @@ export interface MemoryOptions {
   readonly before?: Fault;
   readonly after?: Fault;
   readonly maxParallelParts?: number;
+  /** Before bytes at a position of an object that is open are given. */
+  readonly beforeRead?: (offset: number) => Promise<void> | void;
   /** How the service treats "only if absent". */
   readonly conditions?: 'kept' | 'refused' | 'ignored';
 }
@@ -39,6 +42,8 @@ export class MemoryClient implements ObjectClient {
   readonly objects = new Map<string, Buffer>();
   readonly uploads = new Map<string, { name: string; parts: Map<number, Buffer> }>();
   readonly calls: string[] = [];
+  /** Answers that nobody has closed. */
+  openBodies = 0;
   /** The largest number of parts of one upload that were under way at once. */
   mostParallel = 0;
   modifiedAtMs = Date.now();
@@ -74,6 +79,31 @@ export class MemoryClient implements ObjectClient {
       const bytes = this.objects.get(name);
       if ((bytes?.length ?? 0) > MAX_SMALL_BYTES) throw clientError('image', 'too large');
       return bytes === undefined ? undefined : { bytes, version: this.#versions.get(name) ?? '' };
+    });
+  }
+
+  open(name: string, offset: number, length: number, options: CallOptions): Promise<RangeBody> {
+    return this.#call('open', name, options, () => {
+      const object = this.objects.get(name);
+      if (object === undefined) throw clientError('not-found', 'none');
+      const { beforeRead } = this.options;
+      let left = object.subarray(offset, offset + length);
+      let at = offset;
+      let isOpen = true;
+      this.openBodies++;
+      return {
+        async read(into) {
+          await beforeRead?.(at);
+          at += into.length;
+          if (left.length < into.length) throw clientError('store', 'ended early', true);
+          into.set(left.subarray(0, into.length));
+          left = left.subarray(into.length);
+        },
+        close: () => {
+          if (isOpen) this.openBodies--;
+          isOpen = false;
+        },
+      };
     });
   }
 
