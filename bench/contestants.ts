@@ -24,7 +24,7 @@ export interface Contestant {
   restore(bench: Bench): Child;
   /** End the container of a restored workload. */
   endRestored(child: Child): Promise<void>;
-  storedBytes(bench: Bench): number;
+  readonly storedBytes: (bench: Bench) => number | Promise<number>;
 }
 
 export const LOG = 'contestant.log';
@@ -43,20 +43,37 @@ export const CONTESTANTS: readonly Contestant[] = [
 
 function ours(budget: 'low' | 'medium' | 'high'): Contestant {
   const image = (bench: Bench): string => join(bench.memoryDirectory, 'image');
+  const storedBytes = (bench: Bench): number => directoryBytes(image(bench));
+  return fastfreezeTo(budget, { name: budget, urlOf: (bench) => `file:${image(bench)}`, storedBytes });
+}
+
+/** fastfreeze with an image at any URL. */
+export function fastfreezeTo(
+  budget: 'low' | 'medium' | 'high',
+  { name, urlOf, storedBytes }: Pick<Contestant, 'name' | 'storedBytes'> & { readonly urlOf: (bench: Bench) => string },
+): Contestant {
   return {
-    name: budget,
+    name,
     async dump(bench, app, watch) {
       watch(app.launcher.pid);
       const logPath = join(bench.memoryDirectory, LOG);
-      const url = `file:${image(bench)}`;
-      const words = ['checkpoint', '--leave-running', '--image-url', url, '--cpu-budget', budget, '--json', 'bench'];
+      const words = [
+        'checkpoint',
+        '--leave-running',
+        '--image-url',
+        urlOf(bench),
+        '--cpu-budget',
+        budget,
+        '--json',
+        'bench',
+      ];
       // The client runs on another Node than the job, whose memory is then not shared with it.
       const env = { ...fastfreezeEnvironment(bench), FF_NODE: process.execPath };
       await mustEnd(start(fastfreeze(bench, ...words), { env, logPath }), 'fastfreeze checkpoint', logPath);
     },
     prepareRestore: () => undefined,
     restore: (bench) =>
-      start(fastfreeze(bench, 'run', '--image-url', `file:${image(bench)}`, '--container', 'bench'), {
+      start(fastfreeze(bench, 'run', '--image-url', urlOf(bench), '--container', 'bench'), {
         env: fastfreezeEnvironment(bench),
         logPath: join(bench.memoryDirectory, LOG),
       }),
@@ -64,7 +81,7 @@ function ours(budget: 'low' | 'medium' | 'high'): Contestant {
       child.kill('SIGTERM');
       await child.exited;
     },
-    storedBytes: (bench) => directoryBytes(image(bench)),
+    storedBytes,
   };
 }
 
@@ -122,7 +139,7 @@ function withTar(name: string, directoryOf: (bench: Bench) => string): Contestan
   };
 }
 
-async function endRestored(child: Child): Promise<void> {
+export async function endRestored(child: Child): Promise<void> {
   // With --kill-child the container goes with unshare.
   child.kill('SIGKILL');
   await child.exited;
@@ -133,7 +150,7 @@ function setup(bench: Bench): CriuSetup {
 }
 
 /** The same options as fastfreeze's own dump, less the streaming. */
-function plainDump(bench: Bench, app: App, directory: string): string[] {
+export function plainDump(bench: Bench, app: App, directory: string): string[] {
   const options = { pid: APP_PID, externals: [], gateScript: '', leaveRunning: true };
   const words = inDirectory(dumpArguments(setup(bench), options), directory);
   const enter = bench.privileged ? [] : ['--user', '--preserve-credentials'];
@@ -144,13 +161,13 @@ function plainDump(bench: Bench, app: App, directory: string): string[] {
 }
 
 /** What the launcher makes a container of. */
-function containerArguments(bench: Bench): string[] {
+export function containerArguments(bench: Bench): string[] {
   const own = bench.privileged ? [] : ['--user', '--map-root-user', '--time'];
   return [...own, '--pid', '--fork', '--mount', '--mount-proc', '--kill-child', '--'];
 }
 
 /** PID 1 of the container: restores, then waits for as long as the workload lives. */
-function plainRestore(bench: Bench, directory: string): string[] {
+export function plainRestore(bench: Bench, directory: string): string[] {
   const words = inDirectory(restoreArguments(setup(bench), { inherited: [], leaveStopped: false }), directory);
   const script = 'echo 5000 >/proc/sys/kernel/ns_last_pid; "$@" || exit; while kill -0 1000; do sleep 1; done';
   return ['sh', '-c', script, 'sh', ...without(words, '--stream', 1)];

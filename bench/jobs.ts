@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import type { CriuRuntime } from '../src/criu/runtime/find.js';
 import { busySeconds, childrenCpuSeconds, sleep } from './machine.js';
 import { inspect, readText, treeOf } from './processes.js';
+import type { S3Server } from './s3-server.js';
 import type { SamplerResult, SamplerStart } from './sampler.js';
 
 /** Where a benchmark runs and what it uses. */
@@ -20,6 +21,8 @@ export interface Bench {
   /** A copy of Node for fastfreeze alone: pages shared with our own Node would be counted by half. */
   readonly nodePath: string;
   readonly sampler: Sampler;
+  /** Where uploads go, while they are measured. */
+  readonly server?: S3Server;
 }
 
 export interface Child {
@@ -163,6 +166,7 @@ export function fastfreezeEnvironment(bench: Bench): NodeJS.ProcessEnv {
     FF_STATE_DIR: join(bench.memoryDirectory, 'state'),
     FF_LOG_DIR: join(bench.memoryDirectory, 'log'),
     FF_CRIU: process.env['FF_CRIU'],
+    ...bench.server?.env,
   };
 }
 
@@ -219,6 +223,11 @@ export class Ledger {
   private readonly children = childrenCpuSeconds();
   private readonly own = process.cpuUsage();
   private readonly startMs = performance.now();
+  private readonly serverSeconds: number;
+
+  constructor(private readonly server?: S3Server) {
+    this.serverSeconds = server?.cpuSeconds() ?? 0;
+  }
 
   /** CPU seconds of children of ours that have ended since. */
   endedChildren(): number {
@@ -228,7 +237,8 @@ export class Ledger {
   /** Share of the machine that others took, given the CPU seconds of living processes that are part of the run. */
   foreignShare(knownSeconds: number, cores: number): number {
     const own = process.cpuUsage(this.own);
-    const known = knownSeconds + this.endedChildren() + (own.user + own.system) / 1e6;
+    const served = (this.server?.cpuSeconds() ?? 0) - this.serverSeconds;
+    const known = knownSeconds + served + this.endedChildren() + (own.user + own.system) / 1e6;
     const wall = (performance.now() - this.startMs) / 1000;
     return Math.max(0, busySeconds() - this.busy - known) / (wall * cores);
   }

@@ -20,16 +20,19 @@ import { CONTESTANTS, type Contestant } from './contestants.js';
 import { type Bench, Sampler, type Workload, endAll } from './jobs.js';
 import { MAX_FOREIGN_SHARE, availableBytes, describeMachine } from './machine.js';
 import { type Measurement, measure } from './measure.js';
+import { noServer, startServer } from './s3-server.js';
+import { uploaders } from './upload.js';
 import { type Report, type Row, replaceTables, toMarkdown } from './report.js';
 
 const HELP = `Usage: npm run bench -- [OPTIONS]
 
-  --sizes LIST      GiB of the applications to freeze [1,4]
+  --sizes LIST      GiB of the applications to freeze, or none [1,4]
   --runs N          undisturbed runs of everything, whose medians are shown [3]
   --only LIST       contestants whose names contain one of these words
   --processes N     processes of the last table's application, 0 for none [300]
+  --links LIST      Mbit/s of the link to an object store, max: not limited, none: no uploads [max,1000,200]
   --repeats N       how often a run that others disturbed is repeated [3]
-  --quick           1 GiB, one run, no processes
+  --quick           1 GiB, one run, no processes, no uploads
   --disk DIR        where the old way dumps to [/var/tmp]
   --json FILE       every measurement
   --markdown FILE   the tables, between the marks of FILE if it has them
@@ -42,6 +45,7 @@ const { values } = parseArgs({
     runs: { type: 'string' },
     only: { type: 'string' },
     processes: { type: 'string' },
+    links: { type: 'string' },
     repeats: { type: 'string', default: '3' },
     quick: { type: 'boolean', default: false },
     disk: { type: 'string', default: '/var/tmp' },
@@ -55,10 +59,12 @@ if (values.help) process.stdout.write(HELP);
 else await main();
 
 async function main(): Promise<void> {
-  const sizes = (values.sizes ?? (values.quick ? '1' : '1,4')).split(',').map(Number);
+  const sizes = listOf(values.sizes ?? (values.quick ? '1' : '1,4')).map(Number);
   const runs = Number(values.runs ?? (values.quick ? 1 : 3));
   const processes = Number(values.processes ?? (values.quick ? 0 : 300));
-  if (![...sizes, runs, processes].every((one) => Number.isFinite(one) && one >= 0)) throw new Error(HELP);
+  const links = linksOf(values.links ?? (values.quick ? 'none' : 'max,1000,200'));
+  if (![...sizes, ...links.map((link) => link ?? 1), runs, processes].every((one) => Number.isFinite(one) && one >= 0))
+    throw new Error(HELP);
   const words = values.only?.split(',');
   const isWanted = ({ name }: Contestant): boolean => words?.some((word) => name.includes(word)) ?? true;
 
@@ -103,6 +109,7 @@ async function main(): Promise<void> {
       const workload = { bytes: 0, processes };
       rows.push(...(await compare(bench, `${processes} processes of 1 MiB`, workload, some, runs)));
     }
+    if (links.length > 0) rows.push(...(await compareUploads(bench, links, uploaders().filter(isWanted), runs)));
   } finally {
     await endAll();
     bench.sampler.close();
@@ -139,10 +146,55 @@ async function compare(
   return contestants.map(({ name }) => ({ workload: title, contestant: name, runs: measured.get(name) ?? [] }));
 }
 
+/** Uploads of 1 GiB over links of each rate, beside what line and server can do. */
+async function compareUploads(
+  bench: Bench,
+  links: readonly (number | undefined)[],
+  contestants: readonly Contestant[],
+  runs: number,
+): Promise<Row[]> {
+  const obstacle = noServer();
+  if (obstacle !== undefined) {
+    process.stderr.write(`bench: no uploads: ${obstacle}\n`);
+    return [];
+  }
+  const rows: Row[] = [];
+  const server = await startServer(bench.memoryDirectory);
+  try {
+    const alone = await server.rate(GIB / 2);
+    const rates = `the server alone takes ${mega(alone.up)} and gives ${mega(alone.down)} MB/s`;
+    for (const link of links) {
+      server.link.shape(link);
+      const line = link === undefined ? Infinity : (link * 1e6) / 8;
+      const limits = { up: Math.min(line, alone.up), down: Math.min(line, alone.down) };
+      const over = link === undefined ? 'a link without limit' : `${link} Mbit/s, ${mega(line)} MB/s`;
+      const title = `1 GiB to an S3 server (moto) over ${over}; ${rates}`;
+      const compared = await compare({ ...bench, server }, title, { bytes: GIB, processes: 1 }, contestants, runs);
+      rows.push(...compared.map((row) => ({ ...row, limits })));
+    }
+  } finally {
+    await server.stop();
+  }
+  return rows;
+}
+
+function linksOf(list: string): (number | undefined)[] {
+  return listOf(list).map((word) => (word === 'max' ? undefined : Number(word)));
+}
+
+function listOf(list: string): string[] {
+  return list === 'none' ? [] : list.split(',');
+}
+
+function mega(bytes: number): string {
+  return (bytes / 1e6).toFixed(0);
+}
+
 async function measureUndisturbed(bench: Bench, contestant: Contestant, workload: Workload): Promise<Measurement> {
   let best: Measurement | undefined;
   // What the kernel does for hundreds of processes that come and go is charged to none that is left to ask.
-  const isCrowd = workload.processes > 1;
+  // Nor what it does for a network.
+  const isUncharged = workload.processes > 1 || bench.server !== undefined;
   const disturbance = ({ foreignShares }: Measurement): number => Math.max(...foreignShares);
   for (let attempt = 0; attempt <= Number(values.repeats); attempt++) {
     const one = await measure(bench, contestant, workload);
@@ -150,10 +202,10 @@ async function measureUndisturbed(bench: Bench, contestant: Contestant, workload
     process.stderr.write(
       `bench:   ${contestant.name.padEnd(24)} frozen ${one.frozenSeconds.toFixed(2)} s, durable ${one.durableSeconds.toFixed(2)} s, ` +
         `${(one.dumpPeakBytes / 1e6).toFixed(0)} MB; restore ${one.restoreSeconds.toFixed(2)} s, ${(one.restorePeakBytes / 1e6).toFixed(0)} MB` +
-        `${share > MAX_FOREIGN_SHARE && !isCrowd ? `; disturbed: others took ${(share * 100).toFixed(0)}%` : ''}\n`,
+        `${share > MAX_FOREIGN_SHARE && !isUncharged ? `; disturbed: others took ${(share * 100).toFixed(0)}%` : ''}\n`,
     );
     if (best === undefined || share < disturbance(best)) best = one;
-    if (share <= MAX_FOREIGN_SHARE || isCrowd) break;
+    if (share <= MAX_FOREIGN_SHARE || isUncharged) break;
   }
   if (best === undefined) throw new Error('nothing was measured');
   return best;

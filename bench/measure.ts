@@ -13,6 +13,8 @@ export interface Measurement {
   readonly frozenSeconds: number;
   /** From the start of the command until it said that the image is complete. */
   readonly durableSeconds: number;
+  /** From the moment at which the application stopped until the command said that the image is complete. */
+  readonly freezeToDurableSeconds: number;
   readonly storedBytes: number;
   /** CRIU's and that of the code that it runs in the application included, the command's own client not. */
   readonly dumpCpuSeconds: number;
@@ -36,7 +38,7 @@ const QUIET_TIMEOUT_MS = 60_000;
 const SETTLE_MS = 150;
 
 export async function measure(bench: Bench, contestant: Contestant, workload: Workload): Promise<Measurement> {
-  clean(bench);
+  await clean(bench);
   const needBytes = workload.bytes + workload.processes * (12 << 20) + (256 << 20);
   const app = await startApp(bench, workload);
   let dumped;
@@ -54,7 +56,7 @@ export async function measure(bench: Bench, contestant: Contestant, workload: Wo
   await quiet(QUIET_TIMEOUT_MS);
   warm(bench.memoryDirectory, needBytes * (contestant.name.includes('tar') ? 2 : 1));
   const restored = await measureRestore(bench, contestant);
-  clean(bench);
+  await clean(bench);
   return { ...dumped.facts, ...restored.facts, foreignShares: [dumped.foreignShare, restored.foreignShare] };
 }
 
@@ -64,7 +66,7 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
     [...frozen].reduce((sum, pid) => sum + ownCpuSeconds(pid), 0) +
     treeOf(app.launcher.pid, (pid) => frozen.has(pid)).reduce((sum, pid) => sum + cpuSeconds(pid), 0);
   const cpuBefore = cpu();
-  const ledger = new Ledger();
+  const ledger = new Ledger(bench.server);
   const startedAt = Date.now() / 1000;
   await contestant.dump(bench, app, (root) => bench.sampler.watch(root));
   const endedAt = Date.now() / 1000;
@@ -78,7 +80,8 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
     facts: {
       frozenSeconds: gap.end - gap.start,
       durableSeconds: endedAt - startedAt,
-      storedBytes: contestant.storedBytes(bench),
+      freezeToDurableSeconds: endedAt - gap.start,
+      storedBytes: await contestant.storedBytes(bench),
       // Our own client is a child of ours that has ended, and so are the programs of the other contestants.
       dumpCpuSeconds: inContainer + (said === undefined ? ledger.endedChildren() : 0),
       dumpPeakBytes: sampled.peakBytes,
@@ -90,7 +93,7 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
 
 async function measureRestore(bench: Bench, contestant: Contestant) {
   const log = new AppLog(join(bench.memoryDirectory, 'workload.log'));
-  const ledger = new Ledger();
+  const ledger = new Ledger(bench.server);
   const startedAt = Date.now() / 1000;
   const child: Child = contestant.restore(bench);
   bench.sampler.watch(child.pid);
@@ -119,7 +122,8 @@ async function measureRestore(bench: Bench, contestant: Contestant) {
 }
 
 /** Nothing of an earlier run may be there: chunks of it would not have to be stored again. */
-function clean(bench: Bench): void {
+async function clean(bench: Bench): Promise<void> {
+  await bench.server?.reset();
   for (const name of ['image', 'criu', 'archive.tar.lz4', 'own', 'workload.log', 'run.log', LOG]) {
     rmSync(join(bench.memoryDirectory, name), { recursive: true, force: true });
   }

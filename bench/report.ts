@@ -2,12 +2,15 @@
 import { OLD_WAY, PLAIN } from './contestants.js';
 import type { Machine } from './machine.js';
 import type { Measurement } from './measure.js';
+import { UPLOAD_OLD_WAY } from './upload.js';
 
 /** All runs of one contestant with one workload. */
 export interface Row {
   readonly workload: string;
   readonly contestant: string;
   readonly runs: readonly Measurement[];
+  /** Of uploads: bytes per second that the slower of line and server can do, when it has nothing else to do. */
+  readonly limits?: { readonly up: number; readonly down: number };
 }
 
 export interface Report {
@@ -16,7 +19,14 @@ export interface Report {
   readonly rows: readonly Row[];
 }
 
-type Numbers = 'frozenSeconds' | 'durableSeconds' | 'storedBytes' | 'dumpCpuSeconds' | 'dumpPeakBytes' | RestoreNumbers;
+type Numbers =
+  | 'frozenSeconds'
+  | 'durableSeconds'
+  | 'freezeToDurableSeconds'
+  | 'storedBytes'
+  | 'dumpCpuSeconds'
+  | 'dumpPeakBytes'
+  | RestoreNumbers;
 type RestoreNumbers = 'restoreSeconds' | 'criuRestoreSeconds' | 'restoreCpuSeconds' | 'restorePeakBytes';
 
 export function median(values: readonly number[]): number {
@@ -41,7 +51,9 @@ export function toMarkdown(report: Report): string {
   const workloads = [...new Set(report.rows.map(({ workload }) => workload))];
   for (const workload of workloads) {
     const rows = report.rows.filter((row) => row.workload === workload);
-    lines.push('', `**${workload}**`, '', ...table([HEAD, ...rows.map((row) => cells(row, rows))]));
+    const isUpload = rows.some(({ limits }) => limits !== undefined);
+    const [head, toCells] = isUpload ? [UPLOAD_HEAD, uploadCells] : [HEAD, cells];
+    lines.push('', `**${workload}**`, '', ...table([head, ...rows.map((row) => toCells(row, rows))]));
   }
   return `${lines.join('\n')}\n`;
 }
@@ -62,6 +74,51 @@ const HEAD = [
   'restore / plain',
   'runs',
 ];
+
+const UPLOAD_HEAD = [
+  'way',
+  'frozen s',
+  'freeze to durable s',
+  'stored MiB',
+  'up MB/s',
+  'of limit',
+  'CPU s',
+  'peak MB',
+  'restore s',
+  'down MB/s',
+  'of limit',
+  'CPU s',
+  'peak MB',
+  'durable / old way',
+  'restore / old way',
+  'runs',
+];
+
+function uploadCells(row: Row, rows: readonly Row[]): string[] {
+  const number = (key: Numbers, digits: number, unit = 1): string => format(middle(row, key) / unit, digits);
+  const rate = (key: Numbers): number => median(row.runs.map((run) => run.storedBytes / (run[key] ?? NaN)));
+  const old = rows.find(({ contestant }) => contestant === UPLOAD_OLD_WAY);
+  const ratio = (key: Numbers): string => format(middle(row, key) / middle(old, key), 2);
+  const [up, down] = [rate('freezeToDurableSeconds'), rate('restoreSeconds')];
+  return [
+    row.contestant,
+    number('frozenSeconds', 2),
+    number('freezeToDurableSeconds', 2),
+    number('storedBytes', 0, 2 ** 20),
+    format(up / 1e6, 1),
+    `${format((up / (row.limits?.up ?? NaN)) * 100, 0)}%`,
+    number('dumpCpuSeconds', 2),
+    number('dumpPeakBytes', 0, 1e6),
+    number('restoreSeconds', 2),
+    format(down / 1e6, 1),
+    `${format((down / (row.limits?.down ?? NaN)) * 100, 0)}%`,
+    number('restoreCpuSeconds', 2),
+    number('restorePeakBytes', 0, 1e6),
+    ratio('freezeToDurableSeconds'),
+    ratio('restoreSeconds'),
+    String(row.runs.length),
+  ];
+}
 
 function cells(row: Row, rows: readonly Row[]): string[] {
   const number = (key: Numbers, digits: number, unit = 1): string => format(middle(row, key) / unit, digits);
