@@ -8,8 +8,9 @@ import { LEASE_NAME } from '../../src/store/lease/record.js';
 import { openStore } from '../../src/store/store.js';
 import { withBed } from '../support/bed.js';
 import { GcsFake } from '../support/gcs-fake.js';
-import { freePort, hasMoto, startMoto, type S3Server } from '../support/moto.js';
+import { hasMoto, startMoto, type S3Server } from '../support/moto.js';
 import type { Answer, Place } from '../support/place.js';
+import { freePort } from '../support/ports.js';
 import { noise, writeImage } from '../unit/image/support.js';
 
 const FILES = new Map([['pages-1.img', noise(200_000, 1)]]);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { createServer, type AddressInfo } from 'node:net';
+import { freePort } from './ports.js';
 import { messageOf, until } from './until.js';
 
 /** An S3 server on loopback, for one test file. */
@@ -46,16 +46,6 @@ export async function startMoto(): Promise<S3Server> {
     },
     stop: () => stop(server),
   };
-}
-
-/** A port that nobody has right now. */
-export async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1');
-  await once(probe, 'listening');
-  const { port } = probe.address() as AddressInfo;
-  probe.close();
-  await once(probe, 'close');
-  return port;
 }
 
 /** pyenv's shim is a shell that execs; the group has whatever it became. */

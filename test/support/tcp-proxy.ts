@@ -5,11 +5,11 @@ import { sleep } from './until.js';
 
 export type Direction = 'up' | 'down';
 
-/** What happens after some bytes: the connections of that instant are reset, or all of them from then on. */
+/** What happens after some bytes: the connections of that instant are reset, or all of them from then on, or a bit is flipped. */
 interface Trap {
   readonly direction: Direction;
   leftBytes: number;
-  readonly then: 'reset' | 'refuse';
+  readonly then: 'reset' | 'refuse' | 'flip';
 }
 
 /** A network that can fail, between a client and a server on loopback. It passes bytes and knows nothing of what they mean. */
@@ -53,7 +53,7 @@ export class TcpProxy {
     this.#resetAll();
   }
 
-  /** After so many more bytes in that direction, reset every connection, or `refuse` for good. Happens once. */
+  /** After so many more bytes in that direction, reset every connection, `refuse` for good, or `flip` a bit. Happens once. */
   trap(direction: Direction, bytes: number, then: Trap['then']): void {
     this.#trap = { direction, leftBytes: bytes, then };
   }
@@ -91,9 +91,12 @@ export class TcpProxy {
       if (this.#trap.leftBytes <= 0) {
         const { then } = this.#trap;
         this.#trap = undefined;
-        if (then === 'refuse') this.refuse();
-        else this.#resetAll();
-        return;
+        if (then === 'flip') flipBit(bytes);
+        else {
+          if (then === 'refuse') this.refuse();
+          else this.#resetAll();
+          return;
+        }
       }
     }
     from.pause();
@@ -108,4 +111,10 @@ export class TcpProxy {
       socket.resetAndDestroy();
     }
   }
+}
+
+/** In the middle: the ends of what arrives at once may be headers. */
+function flipBit(bytes: Buffer): void {
+  const at = bytes.length >> 1;
+  bytes[at] = (bytes[at] ?? 0) ^ 1;
 }

@@ -17,7 +17,7 @@ import { FastFreezeError } from '../../base/errors.js';
 import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
-import { nameOfError, s3Error } from './s3-error.js';
+import { isMisdated, nameOfError, s3Error } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
 
 /** Connections at a time: parts or chunks under way, and a few small requests beside them. */
@@ -55,8 +55,13 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
     const onAbort = (): void => call.abort();
     signal.addEventListener('abort', onAbort, { once: true });
     if (signal.aborted) call.abort();
-    try {
+    const again = async (error: unknown): Promise<T> => {
+      if (!isMisdated(error)) throw error;
+      // This machine's clock is wrong; the SDK now knows by how much.
       return await action({ abortSignal: call.signal });
+    };
+    try {
+      return await action({ abortSignal: call.signal }).catch(again);
     } catch (error) {
       throw s3Error(error, {
         op,

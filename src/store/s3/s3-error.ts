@@ -25,7 +25,7 @@ function causeOf(error: unknown, call: ServiceCall): Cause {
   if (status === 404) return { code: 'not-found', reason: `it does not exist (${name || message})` };
   if (status === 301 || status === 307 || status === 400) {
     const elsewhere = /region|PermanentRedirect|endpoint/iu.test(`${name} ${message}`);
-    if (elsewhere) return wrongRegion(call);
+    if (elsewhere) return wrongRegion(call, message);
   }
   if (status !== undefined && (status >= 500 || status === 429 || status === 408)) {
     return { reason: `the service failed with ${status} (${name || message})`, passing: true };
@@ -50,8 +50,9 @@ const KNOWN: Readonly<Record<string, (call: ServiceCall, message: string) => Cau
     hint: 'correct the credentials (AWS_ACCESS_KEY_ID, AWS_PROFILE or the role of this machine)',
   }),
   SignatureDoesNotMatch: () => ({
-    reason: 'the service refuses the signature: the secret key is wrong, or the region',
-    hint: 'correct AWS_SECRET_ACCESS_KEY or AWS_REGION',
+    // Some services say the same of a key that they do not know.
+    reason: 'the service refuses the signature: the access key or its secret is wrong, or the region',
+    hint: 'correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE or AWS_REGION',
   }),
   ExpiredToken: expired,
   ExpiredTokenException: expired,
@@ -77,7 +78,8 @@ const KNOWN: Readonly<Record<string, (call: ServiceCall, message: string) => Cau
   ThrottlingException: slow,
   RequestTimeout: slow,
   InternalError: slow,
-  BadDigest: () => ({ reason: 'bytes were changed on their way to the service', passing: true }),
+  BadDigest: changed,
+  XAmzContentSHA256Mismatch: changed,
   TimeoutError: () => ({ reason: 'the service did not answer in time', hint: NETWORK_HINT, passing: true }),
   CredentialsProviderError: (_call, message) => noCredentials(message),
   EntityTooLarge: () => ({ reason: 'the service does not take objects of this size' }),
@@ -103,11 +105,19 @@ function expired(): Cause {
   };
 }
 
-function wrongRegion({ bucket }: ServiceCall): Cause {
+function wrongRegion({ bucket }: ServiceCall, message: string): Cause {
+  const region = /expecting '([a-z0-9-]+)'/iu.exec(message)?.[1];
+  if (region !== undefined) {
+    return { reason: `the bucket ${bucket} is in another region, ${region}`, hint: `set AWS_REGION=${region}` };
+  }
   return {
     reason: `the bucket ${bucket} is in another region`,
     hint: `set AWS_REGION to that of the bucket (aws s3api get-bucket-location --bucket ${bucket})`,
   };
+}
+
+function changed(): Cause {
+  return { reason: 'bytes were changed on their way to the service', passing: true };
 }
 
 function slow(_call: ServiceCall, message: string): Cause {
@@ -121,6 +131,13 @@ function noCredentials(message: string): Cause {
   };
 }
 
+/** The service refused the request for its date. The SDK has then set its clock by the date of the answer. */
+export function isMisdated(error: unknown): boolean {
+  if (nameOfError(error) === 'RequestTimeTooSkewed') return true;
+  // Where the answer has no body to say so.
+  return metadataOf(error)?.clockSkewCorrected === true;
+}
+
 /** By shape: Node's own errors are of another realm where our code runs in a context of its own, as under jest. */
 export function nameOfError(error: unknown): string {
   return typeof error === 'object' && error !== null && 'name' in error ? String(error.name) : '';
@@ -131,7 +148,15 @@ function messageOfError(error: unknown): string {
 }
 
 function statusOf(error: unknown): number | undefined {
+  return metadataOf(error)?.httpStatusCode;
+}
+
+interface Metadata {
+  readonly httpStatusCode?: number;
+  readonly clockSkewCorrected?: boolean;
+}
+
+function metadataOf(error: unknown): Metadata | undefined {
   if (typeof error !== 'object' || error === null || !('$metadata' in error)) return undefined;
-  const metadata = error.$metadata as { readonly httpStatusCode?: number } | undefined;
-  return metadata?.httpStatusCode;
+  return error.$metadata as Metadata | undefined;
 }

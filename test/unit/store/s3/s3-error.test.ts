@@ -2,7 +2,7 @@
 import { describe, expect, test } from '@jest/globals';
 import { FastFreezeError, type ErrorCode } from '../../../../src/base/errors.js';
 import type { ServiceCall } from '../../../../src/store/object/service-error.js';
-import { s3Error } from '../../../../src/store/s3/s3-error.js';
+import { isMisdated, s3Error } from '../../../../src/store/s3/s3-error.js';
 
 const call: ServiceCall = {
   op: 'write',
@@ -33,13 +33,27 @@ const ROWS: readonly Row[] = [
   { name: 'AllAccessDisabled', status: 403, code: 'store', reason: /permission denied/, hint: /s3:\/\/jobs/ },
   { name: 'Forbidden', status: 403, code: 'store', reason: /permission denied/, hint: /s3:\/\/jobs/ },
   { name: 'InvalidAccessKeyId', status: 403, code: 'store', reason: /access key/, hint: /AWS_ACCESS_KEY_ID/ },
-  { name: 'SignatureDoesNotMatch', status: 403, code: 'store', reason: /signature/, hint: /AWS_SECRET_ACCESS_KEY/ },
+  {
+    name: 'SignatureDoesNotMatch',
+    status: 403,
+    code: 'store',
+    reason: /signature.*key.*secret.*region/,
+    hint: /AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY/,
+  },
   { name: 'ExpiredToken', status: 400, code: 'store', reason: /expired/, hint: /AWS_SESSION_TOKEN/ },
   { name: 'ExpiredTokenException', status: 400, code: 'store', reason: /expired/, hint: /renew/ },
   { name: 'TokenRefreshRequired', status: 400, code: 'store', reason: /expired/, hint: /renew/ },
   { name: 'RequestTimeTooSkewed', status: 403, code: 'store', reason: /clock is wrong/, hint: /set the clock/ },
   { name: 'PermanentRedirect', status: 301, code: 'store', reason: /another region/, hint: /AWS_REGION/ },
   { name: 'AuthorizationHeaderMalformed', status: 400, code: 'store', reason: /another region/, hint: /AWS_REGION/ },
+  {
+    name: 'AuthorizationHeaderMalformed',
+    status: 400,
+    message: "The authorization header is malformed; the region 'eu-west-1' is wrong; expecting 'us-east-2'",
+    code: 'store',
+    reason: /jobs is in another region, us-east-2$/,
+    hint: /^set AWS_REGION=us-east-2$/,
+  },
   { name: 'IllegalLocationConstraintException', status: 400, code: 'store', reason: /region/, hint: /AWS_REGION/ },
   { status: 400, message: 'the region is wrong', code: 'store', reason: /another region/, hint: /AWS_REGION/ },
   { message: 'Region is missing', code: 'store', reason: /no region/, hint: /AWS_REGION/ },
@@ -60,6 +74,13 @@ const ROWS: readonly Row[] = [
   { name: 'Unknown', status: 429, code: 'store', reason: /failed with 429/, passing: true },
   { name: 'Unknown', status: 408, code: 'store', reason: /failed with 408/, passing: true },
   { name: 'BadDigest', status: 400, code: 'store', reason: /changed on their way/, passing: true },
+  {
+    name: 'XAmzContentSHA256Mismatch',
+    status: 400,
+    code: 'store',
+    reason: /changed on their way/,
+    passing: true,
+  },
   { name: 'TimeoutError', code: 'store', reason: /in time/, hint: NETWORK, passing: true },
   { name: 'CredentialsProviderError', code: 'store', reason: /no credentials/, hint: /AWS_PROFILE/ },
   {
@@ -109,11 +130,20 @@ describe('an error of S3', () => {
     expect(s3Error(ours, call)).toBe(ours);
   });
 
+  test('of a request with the wrong date is told by its name, or where it has none by what the SDK notes', () => {
+    expect(isMisdated(makeCause({ ...SKEWED, name: 'RequestTimeTooSkewed' }))).toBe(true);
+    expect(isMisdated({ name: '403', $metadata: { httpStatusCode: 403, clockSkewCorrected: true } })).toBe(true);
+    expect(isMisdated(makeCause(SKEWED))).toBe(false);
+    expect(isMisdated(undefined)).toBe(false);
+  });
+
   test('wrapped by the SDK shows what the connection said', () => {
     const inner = Object.assign(new Error('connect'), { code: 'ECONNREFUSED' });
     expect(s3Error(new Error('failed', { cause: inner }), call).reason).toContain('ECONNREFUSED');
   });
 });
+
+const SKEWED: Row = { status: 403, code: 'store', reason: /clock/ };
 
 /** As the SDK throws it; Node's own errors are of another realm under jest, so it is recognised by shape. */
 function makeCause(row: Row | undefined): unknown {
