@@ -7,6 +7,7 @@ import { ChunkTable } from './chunk-table.js';
 import type { ImageIndex } from './index-format.js';
 import { CHUNK_HEADER_BYTES, type Codec, writeChunkHeader } from './layout.js';
 import type { ShardSet } from './shard-set.js';
+import { type Turn, Turns } from './turns.js';
 
 /** Compressing must save at least this share, or the chunk is stored as it is and restores without decompressing. */
 const MIN_GAIN = 0.03;
@@ -19,7 +20,10 @@ export interface ChunkSinkOptions {
   readonly previous: ImageIndex | undefined;
 }
 
-/** Where filled blocks go: each is hashed, looked up, compressed and stored, many at once, all off the main thread. */
+/**
+ * Where filled blocks go: each is hashed, looked up, compressed and stored, many at once, all off the main thread. Shards
+ * get them in the order of submission, so that whoever reads in that order reads each shard from front to back.
+ */
 export class ChunkSink {
   readonly chunks = new ChunkTable();
   /** Chunks of earlier images that this one points to: `place.shard` is then a position in the previous index. */
@@ -34,6 +38,9 @@ export class ChunkSink {
   private ticketChunks = new Uint32Array(256);
   private tickets = 0;
   private inFlight = 0;
+  /** To take a block for the compressed form: out of order, those behind could hold all that those before wait for. */
+  private readonly toCompress = new Turns();
+  private readonly toAppend = new Turns();
   private readonly idleCallbacks: (() => void)[] = [];
 
   constructor(
@@ -64,7 +71,10 @@ export class ChunkSink {
   /** Take the first `length` bytes of a block. `release` is called as soon as the block is not needed any more. */
   submit(ticket: number, block: Block, length: number, release: () => void): void {
     this.inFlight++;
-    void this.store(ticket, block, length, release).finally(() => {
+    const turns = { compress: this.toCompress.next(), append: this.toAppend.next() };
+    void this.store(ticket, block, length, release, turns).finally(() => {
+      turns.compress.pass();
+      turns.append.pass();
       this.inFlight--;
       if (this.inFlight > 0) return;
       for (const idle of this.idleCallbacks.splice(0)) idle();
@@ -91,7 +101,13 @@ export class ChunkSink {
     return this.failure;
   }
 
-  private async store(ticket: number, block: Block, length: number, release: () => void): Promise<void> {
+  private async store(
+    ticket: number,
+    block: Block,
+    length: number,
+    release: () => void,
+    turns: { readonly compress: Turn; readonly append: Turn },
+  ): Promise<void> {
     let releaseOnce: (() => void) | undefined = release;
     const freeBlock = (): void => {
       releaseOnce?.();
@@ -110,12 +126,12 @@ export class ChunkSink {
       }
       const chunk = this.chunks.add(hash, length);
       this.ticketChunks[ticket] = chunk;
-      const stored = await this.compress(block, length);
-      if (stored === undefined) await this.append(chunk, 'none', block, length);
+      const stored = await this.compress(block, length, turns.compress);
+      if (stored === undefined) await this.append(chunk, 'none', block, length, turns.append);
       else {
         freeBlock();
         try {
-          await this.append(chunk, this.options.codec, stored.block, stored.length);
+          await this.append(chunk, this.options.codec, stored.block, stored.length, turns.append);
         } finally {
           this.options.blocks.stored.give(stored.block);
         }
@@ -142,10 +158,18 @@ export class ChunkSink {
     return chunk;
   }
 
-  private async compress(block: Block, length: number): Promise<{ block: Block; length: number } | undefined> {
+  private async compress(
+    block: Block,
+    length: number,
+    turn: Turn,
+  ): Promise<{ block: Block; length: number } | undefined> {
     if (this.compressor === undefined) return undefined;
     const capacity = Math.floor(length * (1 - MIN_GAIN));
-    const output = await this.options.blocks.stored.taken();
+    await turn.before;
+    const taken = this.options.blocks.stored.taken();
+    // Blocks are given to those who wait in turn.
+    turn.pass();
+    const output = await taken;
     try {
       const stored = await this.compressor.compress(block.data, length, output.data, capacity);
       if (stored > 0) return { block: output, length: stored };
@@ -156,13 +180,16 @@ export class ChunkSink {
     return undefined;
   }
 
-  private async append(chunk: number, codec: Codec, block: Block, storedBytes: number): Promise<void> {
+  private async append(chunk: number, codec: Codec, block: Block, storedBytes: number, turn: Turn): Promise<void> {
     if (this.failure !== undefined) return;
     this.chunks.setStored(chunk, codec, storedBytes);
     const payload = codec === 'none' ? undefined : await this.hash(block.data, storedBytes, this.hashSeed);
     writeChunkHeader(block.framed, 0, this.chunks.facts(chunk), payload);
     const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
-    this.chunks.setPlace(chunk, await this.options.shards.append(block, framedBytes));
+    await turn.before;
+    const appended = this.options.shards.append(block, framedBytes);
+    turn.pass();
+    this.chunks.setPlace(chunk, await appended);
     this.storedBytes += framedBytes;
   }
 }

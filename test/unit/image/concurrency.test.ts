@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
 import { createBlockPool } from '../../../src/image/blocks.js';
+import { EXTENT_WORDS } from '../../../src/image/index-format.js';
+import { CHUNK_HEADER_BYTES } from '../../../src/image/layout.js';
 import type { Piece } from '../../../src/image/pieces.js';
-import { openImage } from '../../../src/image/reader.js';
+import { openImage, readIndex } from '../../../src/image/reader.js';
 import { createImageWriter } from '../../../src/image/writer.js';
 import { expectCode } from '../store/conformance.js';
 import { makeStore, manifestOf, noise, readImage, writeImage } from './support.js';
@@ -78,6 +80,21 @@ describe('a writer short of memory', () => {
     expect((await readImage(store, manifest)).get('pages-1.img')?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(
       true,
     );
+  });
+
+  test('fills each shard in the order of the file', async () => {
+    const store = makeStore();
+    const { manifest } = await writeImage(store, new Map([['pages-1.img', halves(24)]]), { numShards: 4 });
+    if (manifest.image === undefined) throw new Error('no image');
+    const { chunks, extents } = await readIndex(store, manifest.image);
+    const inOrder = [...new Set(extents.filter((_, i) => i % EXTENT_WORDS === 0))];
+    expect(inOrder).toHaveLength(chunks.length);
+    const ends = new Map<number, number>();
+    for (const chunk of inOrder) {
+      const { shard, offset } = chunks.place(chunk);
+      expect({ chunk, offset }).toEqual({ chunk, offset: ends.get(shard) ?? offset });
+      ends.set(shard, offset + CHUNK_HEADER_BYTES + chunks.storedBytes(chunk));
+    }
   });
 
   test('refuses wrong use', async () => {
@@ -174,4 +191,11 @@ describe('a reader short of memory', () => {
 /** What runs on libuv's pool has come back. */
 async function settled(): Promise<void> {
   await new Promise((resolve) => setTimeout(resolve, 100));
+}
+
+/** So many MiB, noise and text in turn: what compresses slowly comes before what compresses fast. */
+function halves(count: number): Buffer {
+  return Buffer.concat(
+    Array.from({ length: count }, (_, i) => (i % 2 === 0 ? noise(1 << 20, i) : Buffer.alloc(1 << 20, `text ${i} `))),
+  );
 }
