@@ -113,10 +113,24 @@ export class GcsFake {
   }
 
   async stop(): Promise<void> {
-    this.server.closeAllConnections();
-    this.server.close();
-    if (this.server.listening) await once(this.server, 'close');
+    await this.halt();
     this.check();
+  }
+
+  /** The server dies; what it has stored, and the sessions of uploads, are on its disks. */
+  async halt(): Promise<void> {
+    if (!this.server.listening) return;
+    const closed = once(this.server, 'close');
+    this.server.close();
+    this.server.closeAllConnections();
+    await closed;
+  }
+
+  /** It is started again, where it was. */
+  async restart(): Promise<void> {
+    if (this.server.listening) return;
+    this.server.listen(Number(new URL(this.#url).port), '127.0.0.1');
+    await once(this.server, 'listening');
   }
 
   async #serve(message: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -281,7 +295,8 @@ export class GcsFake {
       object: undefined,
       cancelled: false,
     });
-    const location = `${this.url}/upload/storage/v1/b/${bucket.name}/o?uploadType=resumable&upload_id=${id}`;
+    // Named as the client knows the service: it may be behind something.
+    const location = `http://${String(request.headers.host)}/upload/storage/v1/b/${bucket.name}/o?uploadType=resumable&upload_id=${id}`;
     return { status: 200, headers: { location, 'x-guploader-uploadid': id } };
   }
 

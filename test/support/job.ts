@@ -4,7 +4,7 @@ import { closeSync, openSync, readFileSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Writable } from 'node:stream';
 import type { Bed } from './bed.js';
-import { PATH_OF_JOBS, type Answer, type Place } from './place.js';
+import { PATH_OF_JOBS, type Answer, type ExecOptions, type Place } from './place.js';
 import { signalPid } from './processes.js';
 import { fastfreeze } from './stage.js';
 import { until } from './until.js';
@@ -151,7 +151,7 @@ export class Job {
   }
 
   /** `fastfreeze checkpoint` at this job's place. */
-  async checkpoint(args: readonly string[] = [], options: { readonly as?: 'root' | 'user' } = {}): Promise<Answer> {
+  async checkpoint(args: readonly string[] = [], options: ExecOptions = {}): Promise<Answer> {
     return await this.place.fastfreeze(['checkpoint', ...args], options);
   }
 

@@ -26,12 +26,15 @@ export const hasMoto = spawnSync('moto_server', ['--help'], { stdio: 'ignore', t
 /** moto: the one server to be had that keeps conditional writes and multipart uploads as S3 does. */
 export async function startMoto(): Promise<S3Server> {
   const port = await freePort();
-  const server = spawn('moto_server', ['-H', '127.0.0.1', '-p', String(port)], { stdio: 'ignore', detached: true });
+  // Told by the kernel when we are gone, even if we were killed: nobody else would end it.
+  const words = ['--pdeathsig', 'KILL', 'moto_server', '-H', '127.0.0.1', '-p', String(port)];
+  const server = spawn('setpriv', words, { stdio: 'ignore', detached: true });
   let failed: unknown;
   server.once('error', (error) => (failed = error));
   const url = `http://127.0.0.1:${port}`;
   await until('moto to answer', () => {
     if (failed !== undefined) throw new Error(`moto_server cannot be started: ${messageOf(failed)}`);
+    if (server.exitCode !== null) throw new Error(`moto_server ended with ${server.exitCode}`);
     return fetch(url).then(
       () => true,
       () => false,

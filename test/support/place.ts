@@ -12,6 +12,13 @@ export interface Answer {
   readonly stderr: string;
 }
 
+export interface ExecOptions {
+  readonly env?: Record<string, string>;
+  readonly as?: 'root' | 'user';
+  /** Hangs, when it takes longer. */
+  readonly timeoutMs?: number | undefined;
+}
+
 /**
  * A "machine": an own host name, own clocks, an own state directory. Its namespaces are held open by a process that ends when its stdin
  * does, so that nothing is left even when the test run is killed. Commands join them with nsenter, which execs: the PID that we see is the
@@ -97,24 +104,18 @@ export class Place {
   }
 
   /** Runs a `fastfreeze` command here to its end without blocking the event loop. */
-  async fastfreeze(
-    args: readonly string[],
-    options: { readonly env?: Record<string, string>; readonly as?: 'root' | 'user' } = {},
-  ): Promise<Answer> {
+  async fastfreeze(args: readonly string[], options: ExecOptions = {}): Promise<Answer> {
     return await this.exec([...fastfreeze(), ...args], options);
   }
 
   /** Runs any command here to its end. */
-  async exec(
-    words: readonly string[],
-    options: { readonly env?: Record<string, string>; readonly as?: 'root' | 'user' } = {},
-  ): Promise<Answer> {
+  async exec(words: readonly string[], options: ExecOptions = {}): Promise<Answer> {
     const child = this.start(words, options);
     let stdout = '';
     let stderr = '';
     child.stdout?.on('data', (data: Buffer) => (stdout += data.toString()));
     child.stderr?.on('data', (data: Buffer) => (stderr += data.toString()));
-    const code = await ended(child, words.join(' '), () => stdout + stderr);
+    const code = await ended(child, words.join(' '), () => stdout + stderr, options.timeoutMs);
     return { code, stdout, stderr };
   }
 

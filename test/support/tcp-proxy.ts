@@ -5,12 +5,20 @@ import { sleep } from './until.js';
 
 export type Direction = 'up' | 'down';
 
-/** What happens after some bytes: the connections of that instant are reset, or all of them from then on, or a bit is flipped. */
+/**
+ * What becomes of the connections of that instant: they are reset, or end cleanly as if all had been sent, or stand still
+ * for good; `refuse` resets them and all that come later; `flip` changes one bit, and nobody is told.
+ */
+export type Mishap = 'reset' | 'end' | 'stall' | 'refuse' | 'flip';
+
 interface Trap {
   readonly direction: Direction;
   leftBytes: number;
-  readonly then: 'reset' | 'refuse' | 'flip';
+  readonly then: Mishap;
 }
+
+/** Pieces into which bytes are cut on a slow line. */
+const PIECES_PER_SECOND = 20;
 
 /** A network that can fail, between a client and a server on loopback. It passes bytes and knows nothing of what they mean. */
 export class TcpProxy {
@@ -18,8 +26,12 @@ export class TcpProxy {
   resets = 0;
   /** For each piece of bytes, on its way to the server. */
   delayMs = 0;
+  /** Of each connection in each direction; undefined for all that goes. */
+  bytesPerSecond: number | undefined;
   readonly passed = { up: 0, down: 0 };
   readonly #sockets = new Set<Socket>();
+  /** Ends of connections that stand still: what happens at one is not told to the other. They stay until the proxy refuses or stops. */
+  readonly #stalled = new WeakSet<Socket>();
   #trap: Trap | undefined;
   #server: Server | undefined;
   #port = 0;
@@ -39,7 +51,7 @@ export class TcpProxy {
   /** Listen, as after the start; on the same port as before. */
   async accept(): Promise<void> {
     if (this.#server !== undefined) return;
-    const server = createServer({ allowHalfOpen: false }, (client) => this.#join(client));
+    const server = createServer({ allowHalfOpen: true }, (client) => this.#join(client));
     this.#server = server;
     server.listen(this.#port, '127.0.0.1');
     await once(server, 'listening');
@@ -53,8 +65,8 @@ export class TcpProxy {
     this.#resetAll();
   }
 
-  /** After so many more bytes in that direction, reset every connection, `refuse` for good, or `flip` a bit. Happens once. */
-  trap(direction: Direction, bytes: number, then: Trap['then']): void {
+  /** After so many more bytes in that direction, of which the last is still passed on, something happens. Once. */
+  trap(direction: Direction, bytes: number, then: Mishap): void {
     this.#trap = { direction, leftBytes: bytes, then };
   }
 
@@ -63,46 +75,96 @@ export class TcpProxy {
     return this.#trap !== undefined;
   }
 
+  /** No trap, no delay, and a server that is there. */
+  async heal(): Promise<void> {
+    this.#trap = undefined;
+    this.delayMs = 0;
+    this.bytesPerSecond = undefined;
+    await this.accept();
+  }
+
   stop(): void {
     this.#trap = undefined;
     this.refuse();
   }
 
   #join(client: Socket): void {
-    const server = connect(this.targetPort, '127.0.0.1');
-    const pair = [client, server] as const;
-    for (const socket of pair) {
-      this.#sockets.add(socket);
-      // Whatever becomes of one end becomes of the other.
-      socket.on('error', () => undefined);
-      socket.once('close', () => {
-        this.#sockets.delete(socket);
-        for (const other of pair) other.destroy();
-      });
-    }
-    client.on('data', (bytes: Buffer) => void this.#pass('up', client, server, bytes));
-    server.on('data', (bytes: Buffer) => void this.#pass('down', server, client, bytes));
+    const server = connect({ port: this.targetPort, host: '127.0.0.1', allowHalfOpen: true });
+    this.#forward('up', client, server);
+    this.#forward('down', server, client);
+  }
+
+  #forward(direction: Direction, from: Socket, to: Socket): void {
+    this.#sockets.add(from);
+    from.on('data', (bytes: Buffer) => void this.#pass(direction, from, to, bytes));
+    // Whatever becomes of one end becomes of the other, after the bytes that came before; unless nothing passes any more.
+    const tell = (act: () => void) => () => {
+      if (!this.#stalled.has(from)) act();
+    };
+    from.once(
+      'end',
+      tell(() => to.end()),
+    );
+    from.on(
+      'error',
+      tell(() => to.resetAndDestroy()),
+    );
+    from.once('close', () => this.#sockets.delete(from));
+    from.once(
+      'close',
+      tell(() => to.destroySoon()),
+    );
   }
 
   async #pass(direction: Direction, from: Socket, to: Socket, bytes: Buffer): Promise<void> {
-    this.passed[direction] += bytes.length;
-    if (this.#trap?.direction === direction) {
-      this.#trap.leftBytes -= bytes.length;
-      if (this.#trap.leftBytes <= 0) {
-        const { then } = this.#trap;
-        this.#trap = undefined;
-        if (then === 'flip') flipBit(bytes);
-        else {
-          if (then === 'refuse') this.refuse();
-          else this.#resetAll();
-          return;
-        }
+    from.pause();
+    for (let rest = bytes; rest.length > 0;) {
+      const piece = rest.subarray(0, this.#pieceBytes());
+      rest = rest.subarray(piece.length);
+      if (this.bytesPerSecond !== undefined) await sleep(1000 / PIECES_PER_SECOND);
+      if (direction === 'up' && this.delayMs > 0) await sleep(this.delayMs);
+      if (this.#stalled.has(from)) return;
+      const last = this.#count(direction, piece.length);
+      if (last?.then === 'flip') flipBit(piece);
+      else if (last !== undefined) {
+        if (to.writable) to.write(piece.subarray(0, last.bytes));
+        this.#happen(last.then);
+        return;
+      }
+      if (to.writable && !to.write(piece)) await drained(to);
+    }
+    if (!this.#stalled.has(from)) from.resume();
+  }
+
+  #pieceBytes(): number | undefined {
+    return this.bytesPerSecond === undefined
+      ? undefined
+      : Math.max(1, Math.round(this.bytesPerSecond / PIECES_PER_SECOND));
+  }
+
+  /** How many of these bytes are the last ones, when they are. */
+  #count(direction: Direction, bytes: number): { readonly bytes: number; readonly then: Mishap } | undefined {
+    const trap = this.#trap;
+    if (trap?.direction !== direction || bytes < trap.leftBytes) {
+      if (trap?.direction === direction) trap.leftBytes -= bytes;
+      this.passed[direction] += bytes;
+      return undefined;
+    }
+    this.#trap = undefined;
+    this.passed[direction] += trap.then === 'flip' ? bytes : trap.leftBytes;
+    return { bytes: trap.leftBytes, then: trap.then };
+  }
+
+  #happen(mishap: Mishap): void {
+    if (mishap === 'refuse') this.refuse();
+    else if (mishap === 'reset') this.#resetAll();
+    else if (mishap === 'end') for (const socket of this.#sockets) socket.destroySoon();
+    else {
+      for (const socket of this.#sockets) {
+        this.#stalled.add(socket);
+        socket.pause();
       }
     }
-    from.pause();
-    if (direction === 'up' && this.delayMs > 0) await sleep(this.delayMs);
-    if (to.destroyed || to.write(bytes)) from.resume();
-    else to.once('drain', () => from.resume());
   }
 
   #resetAll(): void {
@@ -117,4 +179,11 @@ export class TcpProxy {
 function flipBit(bytes: Buffer): void {
   const at = bytes.length >> 1;
   bytes[at] = (bytes[at] ?? 0) ^ 1;
+}
+
+async function drained(socket: Socket): Promise<void> {
+  await new Promise<void>((resolve) => {
+    socket.once('drain', resolve);
+    socket.once('close', () => resolve());
+  });
 }

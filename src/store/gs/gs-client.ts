@@ -6,19 +6,22 @@ import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions } from '../object/object-client.js';
 import { gsError, isMissingObject, statusOf } from './gs-error.js';
 import { readGsSettings } from './gs-settings.js';
-import { type Send, createSend } from './gs-transport.js';
+import { type Transport, createTransport } from './gs-transport.js';
 import { createPartSender } from './gs-upload.js';
 
 /** A connection on which nothing comes for so long is given up. */
 const IDLE_TIMEOUT_MS = 30_000;
 /** A part on a line of half a megabit. */
 const CALL_TIMEOUT_MS = 150_000;
+/** Of a line of half a megabit. */
+const SLOWEST_BYTES_PER_MS = 64;
 const CONTENT_TYPE = 'application/octet-stream';
 
 /** Google Cloud Storage by its JSON API. Credentials and endpoint come from the SDK's own chain. */
 export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): ObjectClient {
   const settings = readGsSettings(env);
-  const { storage, send } = sharedStorage();
+  const { storage, transport } = sharedStorage();
+  const { send } = transport;
   const sender = createPartSender(send);
   const bucket = storage.bucket(place.bucket);
   const url = formatBucketUrl('gs', place);
@@ -35,21 +38,37 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
     name: string | undefined,
     { signal }: CallOptions,
     action: (signal: AbortSignal) => Promise<T>,
+    timeoutMs = CALL_TIMEOUT_MS,
   ): Promise<T> => {
-    const timeout = AbortSignal.timeout(CALL_TIMEOUT_MS);
+    const timeout = AbortSignal.timeout(timeoutMs);
     const either = AbortSignal.any([signal, timeout]);
     try {
       return await orEnd(action(either), either);
     } catch (error) {
-      throw gsError(error, {
+      const failure = gsError(error, {
         op,
         subject: name === undefined ? url : `${url}/${name}`,
         bucket: place.bucket,
         aborted: signal.aborted,
         timedOut: timeout.aborted,
       });
+      // Not the service said so, but the connection.
+      if (failure.passing && statusOf(error) === undefined) transport.closeIdle();
+      throw failure;
     }
   };
+
+  /**
+   * Where the SDK itself speaks to the service nobody sees whether anything moves. So that a connection that stands still is
+   * noticed while there is time to try again, such a call has the time that its bytes need.
+   */
+  const attemptBySdk = <T>(
+    op: string,
+    name: string | undefined,
+    options: CallOptions,
+    action: () => Promise<T>,
+    sentBytes = 0,
+  ): Promise<T> => attempt(op, name, options, action, IDLE_TIMEOUT_MS + Math.ceil(sentBytes / SLOWEST_BYTES_PER_MS));
 
   return {
     url,
@@ -57,17 +76,23 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
     maxParallelParts: 1,
 
     put: (name, bytes, options) =>
-      attempt('write', name, options, async () => {
-        const file = newFile(name);
-        await file.save(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
-          resumable: false,
-          // The service compares it before the object appears; the SDK would do so after, in JavaScript.
-          validation: false,
-          metadata: { ...settings.object, contentType: CONTENT_TYPE, md5Hash: md5Of(bytes) },
-          ...conditionOf(options),
-        });
-        return String(file.metadata.generation ?? '');
-      }),
+      attemptBySdk(
+        'write',
+        name,
+        options,
+        async () => {
+          const file = newFile(name);
+          await file.save(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength), {
+            resumable: false,
+            // The service compares it before the object appears; the SDK would do so after, in JavaScript.
+            validation: false,
+            metadata: { ...settings.object, contentType: CONTENT_TYPE, md5Hash: md5Of(bytes) },
+            ...conditionOf(options),
+          });
+          return String(file.metadata.generation ?? '');
+        },
+        bytes.length,
+      ),
 
     getVersion: (name, options) =>
       attempt('read', name, options, async (signal) => {
@@ -120,7 +145,7 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
       }),
 
     head: (name, options) =>
-      attempt('look at', name, options, async () => {
+      attemptBySdk('look at', name, options, async () => {
         try {
           const [found] = await fileOf(name).getMetadata();
           return listed(name, found);
@@ -130,10 +155,10 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
         }
       }),
 
-    list: (prefix, options) => attempt('list', undefined, options, () => listAll(bucket, place, prefix, payer)),
+    list: (prefix, options) => attemptBySdk('list', undefined, options, () => listAll(bucket, place, prefix, payer)),
 
     listKeys: (page, options) =>
-      attempt('list', undefined, options, async () => {
+      attemptBySdk('list', undefined, options, async () => {
         const more = page === undefined ? {} : { pageToken: page };
         // Names are all that is wanted of a million objects.
         const fields = 'items(name),nextPageToken';
@@ -144,7 +169,7 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
       }),
 
     remove: (name, options) =>
-      attempt('remove', name, options, async () => {
+      attemptBySdk('remove', name, options, async () => {
         try {
           await fileOf(name).delete();
         } catch (error) {
@@ -153,7 +178,7 @@ export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): Objec
       }),
 
     beginUpload: (name, options) =>
-      attempt('begin to upload', name, options, async () => {
+      attemptBySdk('begin to upload', name, options, async () => {
         const metadata = { ...settings.object, contentType: CONTENT_TYPE };
         const [id] = await newFile(name).createResumableUpload({ metadata });
         return { name, id };
@@ -217,7 +242,7 @@ async function listAll(
 }
 
 /** One for all stores of the process: it has the connections, and the token that is not asked for each time. */
-function sharedStorage(): { readonly storage: Storage; readonly send: Send } {
+function sharedStorage(): { readonly storage: Storage; readonly transport: Transport } {
   const variables = Object.entries(process.env).filter(([name]) =>
     /^(?:GOOGLE_|STORAGE_|GCLOUD_|GCE_|CLOUDSDK_)/u.test(name),
   );
@@ -225,7 +250,7 @@ function sharedStorage(): { readonly storage: Storage; readonly send: Send } {
   let shared = storages.get(key);
   if (shared === undefined) {
     const storage = makeStorage();
-    shared = { storage, send: createSend(storage) };
+    shared = { storage, transport: createTransport(storage) };
     storages.set(key, shared);
   }
   return shared;
@@ -249,7 +274,7 @@ function md5Of(bytes: Uint8Array): string {
   return createHash('md5').update(bytes).digest('base64');
 }
 
-/** The SDK takes no signal: what is called off is left to its timeout. */
+/** The SDK takes no signal: what is called off is left to its own timeout. */
 function orEnd<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
     const end = (): void => reject(new Error('called off'));

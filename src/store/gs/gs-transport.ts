@@ -4,6 +4,7 @@ import http from 'node:http';
 import https from 'node:https';
 import { Gaxios, type GaxiosOptions, type GaxiosPromise, type GaxiosResponse } from 'gaxios';
 import type { Storage } from '@google-cloud/storage';
+import { type Agents, createAgents } from '../object/agents.js';
 
 export interface BulkRequest {
   readonly method: 'GET' | 'PUT' | 'DELETE';
@@ -19,21 +20,27 @@ export interface BulkRequest {
 
 export type Send = (request: BulkRequest) => Promise<GaxiosResponse<unknown>>;
 
+export interface Transport {
+  readonly send: Send;
+  /** See `Agents`. */
+  closeIdle(): void;
+}
+
 /** A connection on which nothing moves for so long is given up. */
-const IDLE_TIMEOUT_MS = 60_000;
-const AGENT = { keepAlive: true, maxSockets: 16 };
+const IDLE_TIMEOUT_MS = 30_000;
+const MAX_CONNECTIONS = 16;
 
 /**
  * Sends what carries an image's bytes, with the SDK's credentials and its HTTP client (so its proxies and token refresh),
  * but over Node's own HTTP: the SDK's can neither be ended by a signal nor notices that a body broke off half way.
  */
-export function createSend(storage: Storage): Send {
+export function createTransport(storage: Storage): Transport {
   // As the SDK: an emulator is told no secrets.
   const sender: { request(options: GaxiosOptions): GaxiosPromise<unknown> } = storage.customEndpoint
     ? new Gaxios()
     : storage.authClient;
-  const agents = { 'http:': new http.Agent(AGENT), 'https:': new https.Agent(AGENT) };
-  return ({ method, url, headers, body, asStream = false, alsoGood = [], signal }) =>
+  const agents = createAgents({ keepAlive: true, maxSockets: MAX_CONNECTIONS });
+  const send: Send = ({ method, url, headers, body, asStream = false, alsoGood = [], signal }) =>
     sender.request({
       method,
       url,
@@ -43,18 +50,14 @@ export function createSend(storage: Storage): Send {
       validateStatus: (status) => isGood(status) || alsoGood.includes(status),
       adapter: <T>(options: GaxiosOptions) => exchange(options, agents, asStream) as GaxiosPromise<T>,
     });
-}
-
-interface Agents {
-  readonly 'http:': http.Agent;
-  readonly 'https:': https.Agent;
+  return { send, closeIdle: () => agents.closeIdle() };
 }
 
 async function exchange(options: GaxiosOptions, agents: Agents, asStream: boolean): Promise<GaxiosResponse<unknown>> {
   const url = new URL(String(options.url));
   const isPlain = url.protocol === 'http:';
   // A proxy's agent comes from gaxios.
-  const agent = (options.agent as http.Agent | undefined) ?? agents[isPlain ? 'http:' : 'https:'];
+  const agent = (options.agent as http.Agent | undefined) ?? (isPlain ? agents.http : agents.https);
   const body = Buffer.isBuffer(options.body) ? options.body : undefined;
   const request = (isPlain ? http : https).request(url, {
     method: options.method ?? 'GET',

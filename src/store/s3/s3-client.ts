@@ -14,10 +14,11 @@ import {
 } from '@aws-sdk/client-s3';
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
+import { type Agents, createAgents } from '../object/agents.js';
 import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
-import { isMisdated, nameOfError, s3Error } from './s3-error.js';
+import { isMisdated, nameOfError, s3Error, statusOf } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
 
 /** Connections at a time: parts or chunks under way, and a few small requests beside them. */
@@ -30,7 +31,7 @@ const CALL_TIMEOUT_MS = 120_000;
 
 /** Amazon S3, and what speaks its protocol. Credentials, region and endpoint come from the SDK's own chain. */
 export function createS3Client(place: BucketPath, settings: S3Settings): ObjectClient {
-  const client = sharedClient(settings);
+  const { client, agents } = sharedClient(settings);
   const url = formatBucketUrl('s3', place);
   const Bucket = place.bucket;
   const key = (name: string): string => place.prefix + name;
@@ -63,13 +64,16 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
     try {
       return await action({ abortSignal: call.signal }).catch(again);
     } catch (error) {
-      throw s3Error(error, {
+      const failure = s3Error(error, {
         op,
         subject: name === undefined ? url : `${url}/${name}`,
         bucket: Bucket,
         aborted: signal.aborted,
         timedOut,
       });
+      // Not the service said so, but the connection.
+      if (failure.passing && statusOf(error) === undefined) agents.closeIdle();
+      throw failure;
     } finally {
       clearTimeout(timer);
       signal.removeEventListener('abort', onAbort);
@@ -266,13 +270,18 @@ function listUploadPage(
 }
 
 /** One for all stores of the process: it has the connections, and the credentials that are not asked for each time. */
-function sharedClient(settings: S3Settings): S3Client {
+function sharedClient(settings: S3Settings): SharedClient {
   const known = clients.get(settingsKey(settings)) ?? withoutVersionWarning(() => makeClient(settings));
   clients.set(settingsKey(settings), known);
   return known;
 }
 
-const clients = new Map<string, S3Client>();
+interface SharedClient {
+  readonly client: S3Client;
+  readonly agents: Agents;
+}
+
+const clients = new Map<string, SharedClient>();
 
 function settingsKey(settings: S3Settings): string {
   const variables = Object.entries(process.env).filter(([name]) => name.startsWith('AWS_'));
@@ -294,12 +303,12 @@ function withoutVersionWarning<T>(make: () => T): T {
   }
 }
 
-function makeClient(settings: S3Settings): S3Client {
-  const agent = { keepAlive: true, maxSockets: MAX_CONNECTIONS };
+function makeClient(settings: S3Settings): SharedClient {
+  const agents = createAgents({ keepAlive: true, maxSockets: MAX_CONNECTIONS });
   const { fallbackRegion } = settings;
   // The chain knows best; where it knows nothing, it throws.
   const region = fallbackRegion === undefined ? {} : { region: once(() => chainRegion().catch(() => fallbackRegion)) };
-  return new S3Client({
+  const client = new S3Client({
     // Tried again by a layer of ours, for all clouds alike.
     maxAttempts: 1,
     followRegionRedirects: true,
@@ -314,12 +323,13 @@ function makeClient(settings: S3Settings): S3Client {
     requestHandler: {
       connectionTimeout: CONNECT_TIMEOUT_MS,
       socketTimeout: IDLE_TIMEOUT_MS,
-      httpAgent: agent,
-      httpsAgent: agent,
+      httpAgent: agents.http,
+      httpsAgent: agents.https,
       logger: SILENT,
     },
     ...region,
   });
+  return { client, agents };
 }
 
 const SILENT = { trace: ignore, debug: ignore, info: ignore, warn: ignore, error: ignore };

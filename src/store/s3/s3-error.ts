@@ -147,7 +147,8 @@ function messageOfError(error: unknown): string {
   return typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : String(error);
 }
 
-function statusOf(error: unknown): number | undefined {
+/** Undefined when no service has answered. */
+export function statusOf(error: unknown): number | undefined {
   return metadataOf(error)?.httpStatusCode;
 }
 
