@@ -6,6 +6,8 @@ import type { Store, StoreReader, StoreWriter } from '../../src/store/store.js';
 export interface FaultOptions {
   /** The call that fails, from 1. */
   readonly nth: number;
+  /** Count and fail only calls of this method. How often each is called is a matter of timing: chunks that wait together go by one `append`. */
+  readonly method?: string;
   /** Before anything is done, or when all is done and only the answer is lost. */
   readonly when: 'before' | 'after';
   /** What a layer of retries tries again. */
@@ -15,14 +17,17 @@ export interface FaultOptions {
 /** One call of many fails, once. Counts the calls of whatever it is wrapped around. */
 export class Fault {
   calls = 0;
+  /** Every method that was called, failed or not. */
+  readonly seen = new Set<string>();
   /** The call that it hit; undefined when there were fewer. */
   struck: string | undefined;
 
   constructor(private readonly options: FaultOptions) {}
 
   async guard<T>(call: string, action: () => Promise<T>): Promise<T> {
-    const { nth, when, passing = false } = this.options;
-    if (++this.calls !== nth) return await action();
+    const { nth, when, method = call, passing = false } = this.options;
+    this.seen.add(call);
+    if (call !== method || ++this.calls !== nth) return await action();
     this.struck = call;
     if (when === 'after') await action();
     throw new FastFreezeError({ code: 'store', op: call, subject: 'fault', reason: `injected ${when}`, passing });
