@@ -18,6 +18,7 @@ import { newPrefix } from '../image/names.js';
 import { pruneGenerations, removeUncommitted } from '../image/prune.js';
 import { type ImageWriter, createImageWriter } from '../image/writer.js';
 import { readClocks } from '../linux/clocks.js';
+import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
 import { type Store, openStore } from '../store/store.js';
 import { type AppRecord, appRecordToJson } from './app-record.js';
@@ -105,6 +106,8 @@ async function attemptCheckpoint(
       numShards: request.numShards ?? job.config.numShards,
       codec: CODECS[request.cpuBudget ?? job.config.cpuBudget],
     });
+    // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
+    unmapIdleCode();
     try {
       const result = await dumpAndCommit({ job, request, store, writer, url, generation, directory, progress, signal });
       if (spool === undefined) await pruneOld(job, store);

@@ -15,6 +15,7 @@ import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
 import { readManifest } from '../image/generations.js';
 import { type ImageReader, openImage } from '../image/reader.js';
+import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
 import { type AppRecord, parseAppRecord } from './app-record.js';
@@ -73,6 +74,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   try {
     const stdio = restoredStdio(job.stdioOptions, record.streams, await readPending(image, record));
     setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
+    unmapIdleCode();
     serving = startServing({ directory, poller: job.poller, image });
     criu = startRestore({
       setup: config.criu,

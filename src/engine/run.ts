@@ -11,6 +11,7 @@ import type { OwnIds } from '../container/own-ids.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { removeUncommitted } from '../image/prune.js';
+import { unmapIdleCode } from '../linux/memory.js';
 import { signalNumber } from '../linux/process.js';
 import {
   isForegroundTerminal,
@@ -250,7 +251,7 @@ async function supervise(
 }
 
 /** Flags that keep the supervisor's memory small; its heap holds tables, never image bytes. */
-const SUPERVISOR_FLAGS = ['--max-semi-space-size=1', '--v8-pool-size=1', '--no-warnings'];
+const SUPERVISOR_FLAGS = ['--max-semi-space-size=1', '--v8-pool-size=1', '--expose-gc', '--no-warnings'];
 
 /** Only `unshare` may have died yet: until the supervisor is gone as well, it can still write. */
 async function hungUp(channel: Launched['channel']): Promise<void> {
@@ -295,6 +296,8 @@ function converse(launched: Launched, makeConfig: () => SupervisorConfig): Conve
         heard = true;
         config = makeConfig();
         write({ type: 'config', config });
+        // From here on we only wait: what the start needed is not needed again.
+        unmapIdleCode();
         for (const early of waiting.splice(0)) write(early);
       } else if (message.type === 'spooled') {
         if (config !== undefined) emptySpoolOf(config, message.url);

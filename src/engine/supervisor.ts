@@ -9,6 +9,7 @@ import { privateTerminals } from '../container/mounts.js';
 import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
 import { readTree, residentBytes } from '../container/tree.js';
+import { unmapIdleCode } from '../linux/memory.js';
 import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
 import { type Poller, createPoller } from '../linux/poller.js';
 import { interruptByte, writeTerminalSettings } from '../linux/terminal.js';
@@ -124,6 +125,8 @@ class Job {
     this.phase = 'running';
     this.options.send({ type: 'ready' });
     this.hook();
+    // The application may run for days before we are needed again.
+    unmapIdleCode();
     for (const signal of this.earlySignals) this.signal(signal);
     const timer =
       config.checkpointEveryMs === undefined
