@@ -94,9 +94,9 @@ describe('an upload', () => {
     const upload = await client.beginUpload('a', call);
     await client.abortUpload(upload, call);
     await client.abortUpload(upload, call);
-    await expectCode('store', client.putPart(upload, { number: 1, offset: 0, isLast: true }, Buffer.from('x'), call));
+    await expectCode('store', client.putPart(upload, { number: 1, offset: 0, isLast: true }, [Buffer.from('x')], call));
     const finished = await client.beginUpload('b', call);
-    await client.putPart(finished, { number: 1, offset: 0, isLast: true }, Buffer.from('x'), call);
+    await client.putPart(finished, { number: 1, offset: 0, isLast: true }, [Buffer.from('x')], call);
     await client.abortUpload(finished, call);
     expect(await client.head('b', call)).toMatchObject({ sizeBytes: 1 });
   });
@@ -107,7 +107,7 @@ describe('an upload', () => {
     const upload = await client.beginUpload('a', call);
     const lost = { ...upload, id: upload.id.replace(/upload_id=.{8}/u, 'upload_id=00000000') };
     const part = { number: 1, offset: 0, isLast: true };
-    const error = await expectCode('not-found', client.putPart(lost, part, Buffer.from('x'), call), 'No such upload');
+    const error = await expectCode('not-found', client.putPart(lost, part, [Buffer.from('x')], call), 'No such upload');
     expect(error.passing).toBe(false);
     expect(error.message).not.toContain('00000000');
     await client.abortUpload(upload, call);
@@ -122,7 +122,7 @@ describe('an upload', () => {
       return undefined;
     };
     const part = { number: 1, offset: 0, isLast: false };
-    await expectCode('aborted', client.putPart(upload, part, Buffer.alloc(PART), { signal: life.signal }));
+    await expectCode('aborted', client.putPart(upload, part, [Buffer.alloc(PART)], { signal: life.signal }));
     await client.abortUpload(upload, { signal: new AbortController().signal });
   });
 
@@ -137,10 +137,10 @@ describe('an upload', () => {
     );
     expect(error.passing).toBe(true);
     const upload = await client.beginUpload('b', call);
-    await client.putPart(upload, { number: 1, offset: 0, isLast: false }, Buffer.alloc(MIB), call);
+    await client.putPart(upload, { number: 1, offset: 0, isLast: false }, [Buffer.alloc(MIB)], call);
     await expectCode(
       'store',
-      client.putPart(upload, { number: 2, offset: MIB, isLast: true }, Buffer.from('end'), call),
+      client.putPart(upload, { number: 2, offset: MIB, isLast: true }, [Buffer.from('end')], call),
       'changed',
     );
     expect(await client.list('', call)).toEqual([]);
@@ -228,7 +228,7 @@ describe('settings', () => {
     const call = { signal: new AbortController().signal };
     await client.put('a', Buffer.from('a'), { ...call, ifAbsent: false });
     const upload = await client.beginUpload('b', call);
-    const part = await client.putPart(upload, { number: 1, offset: 0, isLast: true }, Buffer.from('b'), call);
+    const part = await client.putPart(upload, { number: 1, offset: 0, isLast: true }, [Buffer.from('b')], call);
     await client.completeUpload(upload, [part], call);
     for (const name of ['a', 'b']) {
       expect(fake.object('conformance', `set-${places - 1}/${name}`)).toMatchObject({

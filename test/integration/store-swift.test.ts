@@ -77,7 +77,7 @@ function flippedBits(): void {
       const upload = await client.beginUpload('b', always);
       const part = { number: 1, offset: 0, isLast: false };
       proxy.trap('up', 3 * MB, 'flip');
-      expect((await expectCode('store', client.putPart(upload, part, body(), always), 'changed on')).passing).toBe(
+      expect((await expectCode('store', client.putPart(upload, part, [body()], always), 'changed on')).passing).toBe(
         true,
       );
       await client.abortUpload(upload, always);

@@ -5,12 +5,13 @@ import https from 'node:https';
 import { Gaxios, type GaxiosOptions, type GaxiosPromise, type GaxiosResponse } from 'gaxios';
 import type { Storage } from '@google-cloud/storage';
 import { type Agents, createAgents } from '../object/agents.js';
+import { type Pieces, sizeOf } from '../object/pieces.js';
 
 export interface BulkRequest {
   readonly method: 'GET' | 'PUT' | 'DELETE';
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: Uint8Array;
+  readonly body?: Pieces;
   /** Give a good answer's body as a stream, not as what its JSON says. */
   readonly asStream?: boolean;
   /** Beside 200 to 299. */
@@ -45,23 +46,26 @@ export function createTransport(storage: Storage): Transport {
       method,
       url,
       headers: { ...headers },
-      ...(body === undefined ? {} : { data: Buffer.from(body.buffer, body.byteOffset, body.byteLength) }),
       signal,
       validateStatus: (status) => isGood(status) || alsoGood.includes(status),
-      adapter: <T>(options: GaxiosOptions) => exchange(options, agents, asStream) as GaxiosPromise<T>,
+      adapter: <T>(options: GaxiosOptions) => exchange(options, body, agents, asStream) as GaxiosPromise<T>,
     });
   return { send, closeIdle: () => agents.closeIdle() };
 }
 
-async function exchange(options: GaxiosOptions, agents: Agents, asStream: boolean): Promise<GaxiosResponse<unknown>> {
+async function exchange(
+  options: GaxiosOptions,
+  body: Pieces | undefined,
+  agents: Agents,
+  asStream: boolean,
+): Promise<GaxiosResponse<unknown>> {
   const url = new URL(String(options.url));
   const isPlain = url.protocol === 'http:';
   // A proxy's agent comes from gaxios.
   const agent = (options.agent as http.Agent | undefined) ?? (isPlain ? agents.http : agents.https);
-  const body = Buffer.isBuffer(options.body) ? options.body : undefined;
   const request = (isPlain ? http : https).request(url, {
     method: options.method ?? 'GET',
-    headers: { ...options.headers, ...(options.method === 'GET' ? {} : { 'Content-Length': body?.length ?? 0 }) },
+    headers: { ...options.headers, ...(options.method === 'GET' ? {} : { 'Content-Length': sizeOf(body ?? []) }) },
     agent,
     signal: options.signal as AbortSignal,
     timeout: IDLE_TIMEOUT_MS,
@@ -70,7 +74,9 @@ async function exchange(options: GaxiosOptions, agents: Agents, asStream: boolea
     request.destroy(Object.assign(new Error('the connection stood still'), { code: 'ETIMEDOUT' }));
   });
   const answered = once(request, 'response') as Promise<[http.IncomingMessage]>;
-  request.end(body);
+  // All of it is there already: to wait until a piece has left would save no memory.
+  for (const piece of body ?? []) request.write(piece);
+  request.end();
   const [response] = await answered;
   // A connection that breaks while nobody reads is told to whoever reads next, not to the process.
   response.on('error', () => undefined);

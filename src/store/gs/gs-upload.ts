@@ -2,6 +2,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { FastFreezeError } from '../../base/errors.js';
 import type { Upload, UploadedPart } from '../object/object-client.js';
+import { type Pieces, after, sizeOf } from '../object/pieces.js';
 import type { Send } from './gs-transport.js';
 
 /** One part of an upload, as `ObjectClient.putPart` is given it. */
@@ -16,7 +17,7 @@ export interface Part {
  * it was sent; what it has it says in the `Range` of its 308. So after a lost answer it is asked, never guessed.
  */
 export interface PartSender {
-  put(upload: Upload, part: Part, bytes: Uint8Array, signal: AbortSignal): Promise<UploadedPart>;
+  put(upload: Upload, part: Part, bytes: Pieces, signal: AbortSignal): Promise<UploadedPart>;
   /** The last part has made the object; throws unless it is the one that the parts make. */
   verify(upload: Upload, parts: readonly UploadedPart[]): void;
 }
@@ -56,12 +57,13 @@ export function createPartSender(send: Send): PartSender {
     async put(upload, part, bytes, signal) {
       const session = sessionOf(upload);
       addToHash(session, part, bytes);
-      const end = part.offset + bytes.length;
+      const sizeBytes = sizeOf(bytes);
+      const end = part.offset + sizeBytes;
       const ask = (): Promise<Held> => exchange(send, upload, { range: 'bytes */*', signal });
       const tell = (from: number): Promise<Held> =>
         exchange(send, upload, {
           range: rangeOf(from, end, part.isLast),
-          ...(from === end ? {} : { bytes: bytes.subarray(from - part.offset) }),
+          ...(from === end ? {} : { bytes: after(bytes, from - part.offset) }),
           ...(session.md5 === undefined ? {} : { md5: session.md5 }),
           signal,
         });
@@ -82,7 +84,7 @@ export function createPartSender(send: Send): PartSender {
         held = await tell(from);
         if (told && 'bytes' in held && held.bytes <= from) throw stuck(upload);
       }
-      return { number: part.number, sizeBytes: bytes.length, receipt: '' };
+      return { number: part.number, sizeBytes, receipt: '' };
     },
 
     verify(upload, parts) {
@@ -100,9 +102,9 @@ export function createPartSender(send: Send): PartSender {
   };
 }
 
-function addToHash(session: Session, part: Part, bytes: Uint8Array): void {
+function addToHash(session: Session, part: Part, bytes: Pieces): void {
   if (part.number !== session.hashedParts + 1) return;
-  session.hash.update(bytes);
+  for (const piece of bytes) session.hash.update(piece);
   session.hashedParts = part.number;
   if (part.isLast) session.md5 = session.hash.digest('base64');
 }
@@ -122,7 +124,7 @@ async function exchange(
     signal,
   }: {
     readonly range: string;
-    readonly bytes?: Uint8Array;
+    readonly bytes?: Pieces;
     /** Of the whole object, with its last bytes: the service then refuses others. */
     readonly md5?: string;
     readonly signal: AbortSignal;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Pieces } from './pieces.js';
 
 /** What a list says of an object. */
 export interface ListedObject {
@@ -105,7 +106,7 @@ export interface ObjectClient {
   putPart(
     upload: Upload,
     part: { readonly number: number; readonly offset: number; readonly isLast: boolean },
-    bytes: Uint8Array,
+    bytes: Pieces,
     options: CallOptions,
   ): Promise<UploadedPart>;
   /** Asked again after an answer that was lost, it resolves. `upload` is the object that `beginUpload` gave. */

@@ -6,13 +6,13 @@ import type { Fencing, Store } from '../store.js';
 import type { ObjectClient } from './object-client.js';
 import { openObjectReader } from './object-reader.js';
 import { createObjectWriter } from './object-writer.js';
-import { createPartPool } from './part-pool.js';
+import { sharedPartPool } from './part-pool.js';
 
 /** A store in the cloud: everything above single requests, the same for all clouds. */
 export function createObjectStore(client: ObjectClient): Store {
   const life = new AbortController();
   const call = { signal: life.signal };
-  const parts = createPartPool();
+  const parts = sharedPartPool();
   let fencing: Fencing | undefined;
   let replacing: Fencing | undefined;
 

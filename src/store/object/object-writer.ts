@@ -3,6 +3,7 @@ import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import type { StoreWriter } from '../store.js';
 import type { ObjectClient, Upload, UploadedPart } from './object-client.js';
 import type { PartPool } from './part-pool.js';
+import { type Pieces, sizeOf } from './pieces.js';
 
 export interface ObjectWriterOptions {
   readonly client: ObjectClient;
@@ -21,8 +22,8 @@ class ObjectWriter implements StoreWriter {
   private readonly arrived: UploadedPart[] = [];
   /** Appends take their turn: bytes keep their order. */
   private turn: Promise<void> = Promise.resolve();
-  /** Ours to fill; undefined while we wait for the next one. */
-  private filling: Buffer | undefined;
+  /** Of the part that is being filled. */
+  private segments: Buffer[] = [];
   private filled = 0;
   private sentBytes = 0;
   private sentParts = 0;
@@ -34,9 +35,7 @@ class ObjectWriter implements StoreWriter {
   /** The object may have appeared, whether or not we were told. */
   private mayBeThere = false;
 
-  constructor(private readonly options: ObjectWriterOptions) {
-    this.filling = options.parts.enter();
-  }
+  constructor(private readonly options: ObjectWriterOptions) {}
 
   append(parts: readonly Uint8Array[]): Promise<void> {
     if (this.state !== 'open') return Promise.reject(this.misuse());
@@ -63,16 +62,16 @@ class ObjectWriter implements StoreWriter {
   private async show(): Promise<void> {
     await this.turn;
     this.throwIfFailed();
-    const { client, name } = this.options;
+    const { client, name, parts } = this.options;
     const signal = this.life.signal;
-    const rest = this.filling?.subarray(0, this.filled) ?? Buffer.alloc(0);
     if (this.upload === undefined) {
+      const { segments, bytes } = this.takeFilled();
       this.mayBeThere = true;
-      await client.put(name, rest, { signal, ifAbsent: false });
+      await parts.carry(segments, () => client.put(name, Buffer.concat(bytes), { signal, ifAbsent: false }));
     } else {
       const upload = await this.upload;
       await this.waitForTurn();
-      this.send(rest, { isLast: true });
+      this.send({ isLast: true });
       await Promise.allSettled(this.underWay);
       this.throwIfFailed();
       this.arrived.sort((one, other) => one.number - other.number);
@@ -82,7 +81,6 @@ class ObjectWriter implements StoreWriter {
     // Called off while the last request was on its way: `abort` removes what has come of it.
     this.throwIfFailed();
     this.state = 'finished';
-    this.leave();
   }
 
   private async clear(): Promise<void> {
@@ -91,7 +89,7 @@ class ObjectWriter implements StoreWriter {
     await this.turn;
     await this.finishing?.catch(() => undefined);
     await Promise.allSettled(this.underWay);
-    this.leave();
+    this.options.parts.give(this.takeFilled().segments);
     const upload = await this.upload?.catch(() => undefined);
     const signal = AbortSignal.timeout(ABORT_TIMEOUT_MS);
     // What stays is removed by the next sweep; there is nobody left to tell.
@@ -99,39 +97,48 @@ class ObjectWriter implements StoreWriter {
     if (this.mayBeThere) await client.remove(name, { signal }).catch(() => undefined);
   }
 
-  private leave(): void {
-    if (this.filling !== undefined) this.options.parts.give(this.filling);
-    this.filling = undefined;
-    this.options.parts.leave();
-  }
-
   private async copy(parts: readonly Uint8Array[]): Promise<void> {
+    const { partBytes } = this.options.parts;
     for (const part of parts) {
       for (let done = 0; done < part.length;) {
         this.throwIfFailed();
         // Only now is it known that this part is not the last.
-        if (this.filling === undefined || this.filled === this.filling.length) await this.sendFull();
-        if (this.filling === undefined) throw this.misuse();
-        const taken = Math.min(part.length - done, this.filling.length - this.filled);
-        this.filling.set(part.subarray(done, done + taken), this.filled);
+        if (this.filled === partBytes) await this.sendFull();
+        const room = await this.room();
+        const taken = Math.min(part.length - done, room.length);
+        room.set(part.subarray(done, done + taken));
         this.filled += taken;
         done += taken;
       }
     }
   }
 
+  /** Where the next bytes go; not empty. */
+  private async room(): Promise<Buffer> {
+    const { parts } = this.options;
+    const at = this.filled % parts.segmentBytes;
+    if (at === 0) this.segments.push(await parts.take(this.life.signal));
+    const last = this.segments.at(-1);
+    if (last === undefined) throw this.misuse();
+    return last.subarray(at);
+  }
+
   private async sendFull(): Promise<void> {
-    const { client, name, parts } = this.options;
-    const signal = this.life.signal;
-    this.upload ??= client.beginUpload(name, { signal });
+    const { client, name } = this.options;
+    this.upload ??= client.beginUpload(name, { signal: this.life.signal });
     await this.upload;
     await this.waitForTurn();
-    const full = this.filling;
-    if (full === undefined) throw this.misuse();
-    this.filling = undefined;
+    this.send({ isLast: false });
+  }
+
+  /** The part that was being filled, which nobody fills any more. */
+  private takeFilled(): { readonly segments: readonly Buffer[]; readonly bytes: Pieces } {
+    const { segments, filled } = this;
+    const { segmentBytes } = this.options.parts;
+    this.segments = [];
     this.filled = 0;
-    this.send(full, { isLast: false });
-    this.filling = await parts.next(signal);
+    const bytes = segments.map((segment, i) => segment.subarray(0, Math.min(segmentBytes, filled - i * segmentBytes)));
+    return { segments, bytes };
   }
 
   /** Until one more part may be on its way. */
@@ -140,20 +147,20 @@ class ObjectWriter implements StoreWriter {
     this.throwIfFailed();
   }
 
-  /** Start a part on its way. A full buffer belongs to the part until it has arrived; the last one stays ours. */
-  private send(bytes: Buffer, { isLast }: { readonly isLast: boolean }): void {
+  /** Start the part that was being filled on its way; its memory is its own until it has arrived. */
+  private send({ isLast }: { readonly isLast: boolean }): void {
+    const { segments, bytes } = this.takeFilled();
     const part = { number: ++this.sentParts, offset: this.sentBytes, isLast };
-    this.sentBytes += bytes.length;
-    const sent = this.deliver(part, bytes).finally(() => {
-      this.underWay.delete(sent);
-      if (!isLast) this.options.parts.give(bytes);
-    });
+    this.sentBytes += sizeOf(bytes);
+    const sent = this.options.parts
+      .carry(segments, () => this.deliver(part, bytes))
+      .finally(() => this.underWay.delete(sent));
     this.underWay.add(sent);
   }
 
   private async deliver(
     part: { readonly number: number; readonly offset: number; readonly isLast: boolean },
-    bytes: Buffer,
+    bytes: Pieces,
   ): Promise<void> {
     try {
       const upload = await this.upload;

@@ -1,52 +1,84 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** Large enough that an upload's overhead does not count, small enough that a few fit the memory budget. */
-export const PART_BYTES = 8 << 20;
-
-/**
- * Memory for parts, shared by all writers of a store. There is one buffer for each open writer, and a common few for the
- * parts on their way. Whoever waits for one holds none that is not on its way, so somebody's part always arrives next,
- * and nobody waits for ever.
- */
-export interface PartPool {
-  /** A writer begins: it has a buffer of its own at once. */
-  enter(): Buffer;
-  /** Another buffer, when there is one. Rejects with the signal's reason when that comes first. */
-  next(signal: AbortSignal): Promise<Buffer>;
-  /** Nobody uses these bytes any more. */
-  give(buffer: Buffer): void;
-  /** A writer ends. What it held it gives back by itself. */
-  leave(): void;
+export interface PartPoolOptions {
+  /** Of a part: large enough that a request's overhead does not count. A multiple of `segmentBytes`. */
+  readonly partBytes?: number;
+  /** Memory comes in pieces of this size, so that a part that has just begun holds little. */
+  readonly segmentBytes?: number;
+  readonly budgetBytes?: number;
 }
 
-/** Parts on their way, of all writers together. */
-const PARTS_UNDER_WAY = 2;
+/**
+ * Memory for the parts of uploads, shared by all writers. A writer takes it as its part grows, and a part on its way gives
+ * it back when it has arrived. Whoever needs more than the budget has waits for a part that is on its way. When none is,
+ * nobody would ever give anything back: then, and only then, more is made, so that nobody waits for ever. That is at most
+ * a part for each writer.
+ */
+export interface PartPool {
+  readonly partBytes: number;
+  readonly segmentBytes: number;
+  /** A piece of memory, when there is one. Rejects with the signal's reason when that comes first. */
+  take(signal: AbortSignal): Promise<Buffer>;
+  /** Nobody uses these any more. */
+  give(segments: readonly Buffer[]): void;
+  /** Do something with them that will end, and give them back then. */
+  carry<T>(segments: readonly Buffer[], work: () => Promise<T>): Promise<T>;
+}
 
-export function createPartPool(partBytes = PART_BYTES): PartPool {
+const PART_BYTES = 8 << 20;
+const SEGMENT_BYTES = 256 << 10;
+/** Four parts that are being filled have about half of it, so two or three more are on their way. */
+const BUDGET_BYTES = 28 << 20;
+
+let shared: PartPool | undefined;
+
+/** Loaded by the first upload: whoever only reads needs no native library. */
+let forgetPages: ((bytes: Uint8Array) => void) | undefined;
+
+/** The one of this process: however many stores are open, this is all the memory that their uploads take. */
+export function sharedPartPool(): PartPool {
+  return (shared ??= createPartPool());
+}
+
+export function createPartPool(options: PartPoolOptions = {}): PartPool {
+  const { partBytes = PART_BYTES, segmentBytes = SEGMENT_BYTES, budgetBytes = BUDGET_BYTES } = options;
   const idle: Buffer[] = [];
-  const waiters: ((buffer: Buffer) => void)[] = [];
+  const waiters: ((segment: Buffer) => void)[] = [];
   let made = 0;
-  let allowed = PARTS_UNDER_WAY;
+  let carried = 0;
 
   const make = (): Buffer => {
-    made++;
-    return Buffer.allocUnsafeSlow(partBytes);
+    if (made++ === 0) void import('../../linux/memory.js').then((memory) => (forgetPages = memory.forgetPages));
+    return Buffer.allocUnsafeSlow(segmentBytes);
   };
-  const take = (): Buffer | undefined => idle.pop() ?? (made < allowed ? make() : undefined);
-  const shrink = (): void => {
-    while (made > allowed && idle.pop() !== undefined) made--;
+
+  const serve = (): void => {
+    while (waiters.length > 0) {
+      const segment = idle.pop() ?? (carried === 0 ? make() : undefined);
+      if (segment === undefined) return;
+      waiters.shift()?.(segment);
+    }
+  };
+
+  const give = (segments: readonly Buffer[]): void => {
+    for (const segment of segments) {
+      if (made * segmentBytes > budgetBytes && waiters.length === 0) made--;
+      else idle.push(segment);
+    }
+    serve();
+    // Nobody uploads any more: until the next checkpoint the memory is the machine's.
+    if (idle.length === made) for (const segment of idle) forgetPages?.(segment);
   };
 
   return {
-    enter() {
-      allowed++;
-      // Where those who left took the count down, one too many may be out for a moment.
-      return take() ?? make();
-    },
-    next(signal) {
+    partBytes,
+    segmentBytes,
+    take(signal) {
       if (signal.aborted) return Promise.reject(signal.reason as Error);
-      const buffer = take();
-      if (buffer !== undefined) return Promise.resolve(buffer);
+      if (waiters.length === 0) {
+        const segment = idle.pop() ?? (carried === 0 || (made + 1) * segmentBytes <= budgetBytes ? make() : undefined);
+        if (segment !== undefined) return Promise.resolve(segment);
+      }
       return new Promise((resolve, reject) => {
         const waiter = (given: Buffer): void => {
           signal.removeEventListener('abort', onAbort);
@@ -60,17 +92,15 @@ export function createPartPool(partBytes = PART_BYTES): PartPool {
         waiters.push(waiter);
       });
     },
-    give(buffer) {
-      if (made > allowed) made--;
-      else {
-        const waiter = waiters.shift();
-        if (waiter !== undefined) waiter(buffer);
-        else idle.push(buffer);
+    give,
+    async carry(segments, work) {
+      carried++;
+      try {
+        return await work();
+      } finally {
+        carried--;
+        give(segments);
       }
-    },
-    leave() {
-      allowed--;
-      shrink();
     },
   };
 }

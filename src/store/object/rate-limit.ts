@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
 import type { CallOptions, ObjectClient } from './object-client.js';
+import { sizeOf } from './pieces.js';
 
 export interface RateLimitOptions {
   /** Of both directions together, repeated requests too; undefined for none. */
@@ -68,7 +69,7 @@ export function withRateLimit(client: ObjectClient, options: RateLimitOptions): 
     list: (prefix, o) => client.list(prefix, o),
     remove: (name, o) => client.remove(name, o),
     beginUpload: (name, o) => client.beginUpload(name, o),
-    putPart: (upload, part, bytes, o) => afterOthers(bytes.length, o, () => client.putPart(upload, part, bytes, o)),
+    putPart: (upload, part, bytes, o) => afterOthers(sizeOf(bytes), o, () => client.putPart(upload, part, bytes, o)),
     completeUpload: (upload, parts, o) => client.completeUpload(upload, parts, o),
     abortUpload: (upload, o) => client.abortUpload(upload, o),
     listKeys: (page, o) => client.listKeys(page, o),

@@ -12,12 +12,14 @@ import {
   S3Client,
   UploadPartCommand,
 } from '@aws-sdk/client-s3';
+import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
 import { type Agents, createAgents } from '../object/agents.js';
 import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
+import { type Pieces, sizeOf } from '../object/pieces.js';
 import { isMisdated, nameOfError, s3Error, statusOf } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
 
@@ -87,7 +89,13 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
 
     put: (name, bytes, options) =>
       attempt('write', name, options, async (abort) => {
-        const input = { Bucket, Key: key(name), Body: bytes, ChecksumCRC32: checksum(bytes), ...conditionOf(options) };
+        const input = {
+          Bucket,
+          Key: key(name),
+          Body: bytes,
+          ChecksumCRC32: checksum([bytes]),
+          ...conditionOf(options),
+        };
         try {
           const written = await client.send(new PutObjectCommand({ ...input, ...settings.object, ...payer }), abort);
           return written.ETag ?? '';
@@ -196,11 +204,14 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
     putPart: (upload, part, bytes, options) =>
       attempt('upload a part of', upload.name, options, async (abort) => {
         const place = { Bucket, Key: key(upload.name), UploadId: upload.id, PartNumber: part.number };
-        const input = { ...place, Body: bytes, ChecksumCRC32: checksum(bytes) };
+        const sizeBytes = sizeOf(bytes);
+        // A stream of known length: the SDK would hash a buffer (SHA-256) on the main thread, which other parts wait for.
+        const body = { Body: Readable.from(bytes), ContentLength: sizeBytes };
+        const input = { ...place, ...body, ChecksumCRC32: checksum(bytes) };
         const sent = await client.send(new UploadPartCommand({ ...input, ...payer }), abort);
         return {
           number: part.number,
-          sizeBytes: bytes.length,
+          sizeBytes,
           receipt: sent.ETag ?? '',
           checksum: input.ChecksumCRC32,
         };
@@ -365,9 +376,9 @@ function endedEarly(subject: string): FastFreezeError {
 }
 
 /** Base64 of the big-endian CRC-32, as the service compares it. */
-function checksum(bytes: Uint8Array): string {
+function checksum(bytes: Pieces): string {
   const sum = Buffer.alloc(4);
-  sum.writeUInt32BE(crc32(bytes));
+  sum.writeUInt32BE(bytes.reduce((before, piece) => crc32(piece, before), 0));
   return sum.toString('base64');
 }
 

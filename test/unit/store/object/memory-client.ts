@@ -12,6 +12,7 @@ import type {
   Upload,
   UploadedPart,
 } from '../../../../src/store/object/object-client.js';
+import type { Pieces } from '../../../../src/store/object/pieces.js';
 import { MAX_SMALL_BYTES } from '../../../../src/store/object/object-client.js';
 
 /** What a call does before it does its work: nothing, or throw, or wait. `after` fails when the work is done. */
@@ -159,7 +160,7 @@ export class MemoryClient implements ObjectClient {
   async putPart(
     upload: Upload,
     part: { readonly number: number; readonly offset: number; readonly isLast: boolean },
-    bytes: Uint8Array,
+    bytes: Pieces,
     options: CallOptions,
   ): Promise<UploadedPart> {
     const parallel = (this.#parallel.get(upload.id) ?? 0) + 1;
@@ -169,8 +170,9 @@ export class MemoryClient implements ObjectClient {
       return await this.#call('putPart', upload.name, options, () => {
         const open = this.uploads.get(upload.id);
         if (open === undefined) throw clientError('store', 'no such upload');
-        open.parts.set(part.number, Buffer.from(bytes));
-        return { number: part.number, sizeBytes: bytes.length, receipt: `${upload.id}/${part.number}` };
+        const whole = Buffer.concat(bytes);
+        open.parts.set(part.number, whole);
+        return { number: part.number, sizeBytes: whole.length, receipt: `${upload.id}/${part.number}` };
       });
     } finally {
       this.#parallel.set(upload.id, (this.#parallel.get(upload.id) ?? 1) - 1);

@@ -8,11 +8,12 @@ import { expectCode } from '../conformance.js';
 import { MemoryClient, clientError, untilAborted } from './memory-client.js';
 
 const PART = 16;
+const aPool = (): PartPool => createPartPool({ partBytes: PART, segmentBytes: 4, budgetBytes: 3 * PART });
 
 /** Bytes that tell where they stand. */
 const pattern = (length: number): Buffer => Buffer.from(Uint8Array.from({ length }, (_, i) => (i * 31 + 7) % 251));
 
-const open = (client: MemoryClient, parts: PartPool = createPartPool(PART), name = 'a'): Promise<StoreWriter> =>
+const open = (client: MemoryClient, parts: PartPool = aPool(), name = 'a'): Promise<StoreWriter> =>
   createObjectWriter({ client, name, parts });
 
 /** Some turns of the event loop, so that calls end in another order than they began. */
@@ -158,7 +159,7 @@ describe('a writer of objects', () => {
 
   test('many writers share few buffers, and none waits for ever', async () => {
     const client = new MemoryClient({ before: ({ number }) => turns(number % 4) });
-    const parts = createPartPool(PART);
+    const parts = aPool();
     const lengths = Array.from({ length: 12 }, (_, i) => ((i * 53) % 9) * PART + i);
     await Promise.all(
       lengths.map(async (length, i) => {

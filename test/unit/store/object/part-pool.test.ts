@@ -4,68 +4,104 @@ import fc from 'fast-check';
 import { createPartPool } from '../../../../src/store/object/part-pool.js';
 
 const never = new AbortController().signal;
+const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+
+/** Two segments are a part, six the budget. */
+const aPool = () => createPartPool({ partBytes: 8, segmentBytes: 4, budgetBytes: 24 });
+
+/** Work that ends when it is told to. */
+function carrying(pool: ReturnType<typeof aPool>, segments: readonly Buffer[]) {
+  let arrive: () => void = () => undefined;
+  const done = pool.carry(segments, () => new Promise<void>((resolve) => (arrive = resolve)));
+  return { arrive: () => arrive(), done };
+}
 
 describe('the pool of parts', () => {
-  test('gives each writer a buffer at once, and two more to all together', async () => {
-    const pool = createPartPool(16);
-    const own = [pool.enter(), pool.enter(), pool.enter()];
-    const more = [await pool.next(never), await pool.next(never)];
-    expect(new Set([...own, ...more]).size).toBe(5);
-    let got: Buffer | undefined;
-    const waiting = pool.next(never).then((buffer) => (got = buffer));
-    await Promise.resolve();
-    expect(got).toBeUndefined();
-    pool.give(own[1] ?? Buffer.alloc(0));
-    await waiting;
-    expect(got).toBe(own[1]);
+  test('while a part is on its way nothing is made over the budget, and its memory serves those who wait', async () => {
+    const pool = aPool();
+    const held = await Promise.all(Array.from({ length: 6 }, () => pool.take(never)));
+    expect(new Set(held).size).toBe(6);
+    const part = carrying(pool, held.slice(0, 2));
+    const got: Buffer[] = [];
+    for (let i = 0; i < 2; i++) void pool.take(never).then((segment) => got.push(segment));
+    await settle();
+    expect(got).toEqual([]);
+    part.arrive();
+    await part.done;
+    await settle();
+    expect(new Set(got)).toEqual(new Set(held.slice(0, 2)));
+  });
+
+  test('with no part on its way nobody waits, since nobody would give anything back', async () => {
+    const pool = aPool();
+    const held = await Promise.all(Array.from({ length: 10 }, () => pool.take(never)));
+    expect(new Set(held).size).toBe(10);
+    // What is over the budget goes when it is given back; the rest is used again.
+    pool.give(held);
+    const again = await Promise.all(Array.from({ length: 6 }, () => pool.take(never)));
+    expect(again.every((segment) => held.includes(segment))).toBe(true);
   });
 
   test('who stops waiting takes nothing', async () => {
-    const pool = createPartPool(16);
-    const held = [pool.enter(), await pool.next(never), await pool.next(never)];
+    const pool = aPool();
+    const held = await Promise.all(Array.from({ length: 6 }, () => pool.take(never)));
+    const part = carrying(pool, held.slice(0, 1));
     const stop = new AbortController();
-    const gone = pool.next(stop.signal);
-    const waiting = pool.next(never);
+    const gone = pool.take(stop.signal);
+    const waiting = pool.take(never);
     stop.abort(new Error('enough'));
     await expect(gone).rejects.toThrow('enough');
-    await expect(pool.next(stop.signal)).rejects.toThrow('enough');
-    pool.give(held[0] ?? Buffer.alloc(0));
+    await expect(pool.take(stop.signal)).rejects.toThrow('enough');
+    part.arrive();
+    expect(await waiting).toBe(held[0]);
+    await part.done;
+  });
+
+  test('work that fails gives its memory back as well', async () => {
+    const pool = aPool();
+    const held = await Promise.all(Array.from({ length: 6 }, () => pool.take(never)));
+    const failing = pool.carry(held.slice(0, 1), async () => {
+      await settle();
+      throw new Error('broken');
+    });
+    const waiting = pool.take(never);
+    await expect(failing).rejects.toThrow('broken');
     expect(await waiting).toBe(held[0]);
   });
 
-  test('never has more buffers out than writers and two, and never lets all wait', () => {
-    const step = fc.record({ kind: fc.constantFrom('enter', 'send', 'arrive', 'leave'), pick: fc.nat(1000) });
+  test('writers that fill and send parts in any order all come to their end, within budget and a part each', () => {
+    const input = fc.record({
+      writers: fc.integer({ min: 1, max: 5 }),
+      steps: fc.array(fc.record({ pick: fc.nat(1000), isArrival: fc.boolean() }), { maxLength: 120 }),
+    });
     return fc.assert(
-      fc.asyncProperty(fc.array(step, { maxLength: 60 }), async (steps) => {
-        const pool = createPartPool(8);
-        const writers: { filling: Buffer | undefined }[] = [];
-        const underWay: Buffer[] = [];
-        const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
-        for (const { kind, pick } of steps) {
-          const writer = writers[pick % Math.max(1, writers.length)];
-          if (kind === 'enter') writers.push({ filling: pool.enter() });
-          if (kind === 'send' && writer?.filling !== undefined) {
-            underWay.push(writer.filling);
-            writer.filling = undefined;
-            void pool.next(never).then((buffer) => (writer.filling = buffer));
-          }
-          if (kind === 'arrive') for (const one of underWay.splice(pick % (underWay.length + 1), 1)) pool.give(one);
-          if (kind === 'leave' && writer?.filling !== undefined) {
-            pool.give(writer.filling);
-            pool.leave();
-            writers.splice(writers.indexOf(writer), 1);
+      fc.asyncProperty(input, async ({ writers, steps }) => {
+        const pool = aPool();
+        const filling = Array.from({ length: writers }, () => ({ segments: [] as Buffer[], waits: false }));
+        let underWay: { segments: readonly Buffer[]; part: ReturnType<typeof carrying> }[] = [];
+        for (const { pick, isArrival } of steps) {
+          const writer = filling[pick % writers];
+          if (isArrival) {
+            for (const { part } of underWay.splice(pick % (underWay.length + 1), 1)) {
+              part.arrive();
+              await part.done;
+            }
+          } else if (writer !== undefined && !writer.waits) {
+            writer.waits = true;
+            void pool.take(never).then((segment) => {
+              writer.waits = false;
+              writer.segments.push(segment);
+              if (writer.segments.length < 2) return;
+              underWay = [...underWay, { segments: writer.segments, part: carrying(pool, writer.segments) }];
+              writer.segments = [];
+            });
           }
           await settle();
-          const out = [...writers.flatMap((one) => one.filling ?? []), ...underWay];
+          const out = [...filling.flatMap((one) => one.segments), ...underWay.flatMap((one) => one.segments)];
           expect(new Set(out).size).toBe(out.length);
-          const waiting = writers.filter((one) => one.filling === undefined).length;
-          if (waiting > 0) expect(underWay.length).toBeGreaterThan(0);
+          expect(out.length * 4).toBeLessThanOrEqual(24 + writers * 8);
+          if (filling.some((one) => one.waits)) expect(underWay.length).toBeGreaterThan(0);
         }
-        while (underWay.length > 0) {
-          for (const one of underWay.splice(0)) pool.give(one);
-          await settle();
-        }
-        expect(writers.filter((one) => one.filling === undefined)).toEqual([]);
       }),
       { numRuns: 60 },
     );

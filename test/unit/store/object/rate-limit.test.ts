@@ -56,8 +56,8 @@ describe('a client with a rate limit', () => {
   test('slows parts, and nothing that carries no bytes', async () => {
     const { client, slow, atMs } = limited(1024);
     const upload = await slow.beginUpload('a', never);
-    const first = await slow.putPart(upload, { number: 1, offset: 0, isLast: false }, KIB, never);
-    const last = await slow.putPart(upload, { number: 2, offset: 1024, isLast: true }, KIB, never);
+    const first = await slow.putPart(upload, { number: 1, offset: 0, isLast: false }, [KIB], never);
+    const last = await slow.putPart(upload, { number: 2, offset: 1024, isLast: true }, [KIB], never);
     await slow.completeUpload(upload, [first, last], never);
     await slow.head('a', never);
     await slow.list('', never);
