@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { Readable } from 'node:stream';
+import { collectYoung } from '../../linux/garbage.js';
 import { FastFreezeError } from '../../base/errors.js';
 import { MAX_SMALL_BYTES, type RangeBody } from './object-client.js';
 
@@ -43,6 +44,7 @@ export async function fillFromStream(
       if (filled + piece.length > into.length) throw broken('the service sent more than was asked for');
       into.set(piece, filled);
       filled += piece.length;
+      dropped(piece.length);
     }
   } finally {
     clearTimeout(idle);
@@ -77,6 +79,7 @@ export function rangeBody(body: unknown, idleMs: number): RangeBody {
         into.set(some, filled);
         filled += some.length;
         left = left.subarray(some.length);
+        dropped(some.length);
       }
     },
     close: () => void body.destroy(),
@@ -98,6 +101,21 @@ export async function readSmall(
   const bytes = Buffer.alloc(announcedBytes ?? MAX_SMALL_BYTES);
   return bytes.subarray(0, await fillFromStream(body, announcedBytes, bytes, idleMs));
 }
+
+let droppedBytes = 0;
+
+/**
+ * Every 64 KiB that a connection brings lie in memory of their own, of which the garbage collector knows only a small
+ * object: left to itself it would let tens of megabytes pile up.
+ */
+function dropped(bytes: number): void {
+  droppedBytes += bytes;
+  if (droppedBytes < COLLECT_BYTES) return;
+  droppedBytes = 0;
+  collectYoung();
+}
+
+const COLLECT_BYTES = 8 << 20;
 
 function broken(reason: string): FastFreezeError {
   return new FastFreezeError({ code: 'store', op: 'read an answer', reason, passing: true });
