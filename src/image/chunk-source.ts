@@ -95,14 +95,15 @@ export class ChunkSource {
     }
     const known = this.readers.get(shard);
     if (known !== undefined) return known;
-    const opened = this.openShard(this.nameOf(shard));
+    const opened = this.openShard(this.nameOf(shard), this.index.shards[shard]?.sizeBytes);
     this.readers.set(shard, opened);
     return opened;
   }
 
-  private async openShard(name: string): Promise<StoreReader> {
+  /** Sizes were looked at when the image was opened. */
+  private async openShard(name: string, sizeBytes: number | undefined): Promise<StoreReader> {
     try {
-      return await this.store.openReader(name);
+      return await this.store.openReader(name, sizeBytes);
     } catch (error) {
       if (!(error instanceof FastFreezeError) || error.code !== 'not-found') throw error;
       const reason = 'this object of the image is missing';

@@ -7,6 +7,13 @@ import { shardName } from './names.js';
 
 /** Object stores limit the size of an object; a shard that reaches this goes on in a new one. */
 const MAX_SHARD_BYTES = 64 * 2 ** 30;
+/**
+ * Where a store joins an object's parts at its end, no shard holds more than this share of all that is stored so far (but
+ * always so many bytes): most are joined while others are written, and at the end few are waited for. Yet even an image of
+ * a terabyte has no more than some hundred.
+ */
+const EARLY_SHARE = 1 / 16;
+const MIN_EARLY_BYTES = 32 << 20;
 
 export interface ShardSetOptions {
   readonly store: Store;
@@ -14,6 +21,8 @@ export interface ShardSetOptions {
   /** How many shards are written side by side. */
   readonly numShards: number;
   readonly maxShardBytes?: number;
+  /** For tests: shards are finished early from this size on. */
+  readonly minEarlyBytes?: number;
 }
 
 /** The shards of one image under way: spreads chunks over them by load, one append at a time each. */
@@ -22,6 +31,9 @@ export class ShardSet {
   private readonly opened: OpenShard[] = [];
 
   private readonly maxShardBytes: number;
+  private storedBytes = 0;
+  /** Of a shard that was finished early. */
+  private failure: Error | undefined;
 
   constructor(private readonly options: ShardSetOptions) {
     this.maxShardBytes = options.maxShardBytes ?? MAX_SHARD_BYTES;
@@ -39,6 +51,7 @@ export class ShardSet {
 
   /** Make every shard durable and visible. Nothing may be under way any more. */
   async finish(): Promise<void> {
+    if (this.failure !== undefined) throw this.failure;
     await Promise.all(this.opened.map((shard) => shard.finished ?? shard.writer.finish()));
   }
 
@@ -59,7 +72,7 @@ export class ShardSet {
     const idle = this.lanes.find((lane) => !lane.busy);
     if (idle !== undefined) return idle;
     if (this.lanes.length < this.options.numShards) {
-      const lane: Lane = { queue: [], queuedBytes: 0, busy: false, shard: undefined };
+      const lane: Lane = { queue: [], queuedBytes: 0, busy: false, shard: undefined, finishing: undefined };
       this.lanes.push(lane);
       return lane;
     }
@@ -81,7 +94,7 @@ export class ShardSet {
 
   /** How many of the queued chunks one shard can take together: at least one. */
   private fitting(queue: readonly Job[]): number {
-    let room = this.maxShardBytes;
+    let room = this.limit();
     const over = queue.findIndex(({ length }) => (room -= length) < 0);
     return over === -1 ? queue.length : Math.max(over, 1);
   }
@@ -91,6 +104,7 @@ export class ShardSet {
     const shard = await this.shardWithRoom(lane, bytes);
     const start = shard.sizeBytes;
     shard.sizeBytes += bytes;
+    this.storedBytes += bytes;
     await shard.writer.append(batch.map((job) => job.block.framed.subarray(0, job.length)));
     lane.queuedBytes -= bytes;
     let offset = start;
@@ -101,11 +115,16 @@ export class ShardSet {
   }
 
   private async shardWithRoom(lane: Lane, bytes: number): Promise<OpenShard> {
+    if (this.failure !== undefined) throw this.failure;
     const full = lane.shard;
-    if (full !== undefined && full.sizeBytes + bytes <= this.maxShardBytes) return full;
+    if (full !== undefined && full.sizeBytes + bytes <= this.limit()) return full;
     if (full !== undefined) {
+      // One at a time of each lane: what ends more slowly than it is written is waited for.
+      await lane.finishing;
       full.finished = full.writer.finish();
-      await full.finished;
+      lane.finishing = full.finished.catch((error: unknown) => {
+        this.failure ??= error instanceof Error ? error : new Error(String(error));
+      });
     }
     const { store, prefix } = this.options;
     const id = { prefix, number: this.nextNumber++ };
@@ -113,6 +132,12 @@ export class ShardSet {
     lane.shard = { id, number: this.opened.length, writer, sizeBytes: 0, finished: undefined };
     this.opened.push(lane.shard);
     return lane.shard;
+  }
+
+  private limit(): number {
+    if (!this.options.store.joinsAtFinish) return this.maxShardBytes;
+    const early = Math.max(this.options.minEarlyBytes ?? MIN_EARLY_BYTES, this.storedBytes * EARLY_SHARE);
+    return Math.min(this.maxShardBytes, early);
   }
 
   private nextNumber = 1;
@@ -130,6 +155,8 @@ interface Lane {
   queuedBytes: number;
   busy: boolean;
   shard: OpenShard | undefined;
+  /** Of the shard before; never rejects. */
+  finishing: Promise<void> | undefined;
 }
 
 interface OpenShard {

@@ -25,6 +25,8 @@ export interface ImageWriterOptions {
   readonly previous?: { readonly index: ImageIndex; readonly generation: number };
   /** For tests: shards roll over at this size. */
   readonly maxShardBytes?: number;
+  /** For tests: see `ShardSetOptions`. */
+  readonly minEarlyBytes?: number;
 }
 
 export interface ImageWriterStats {

@@ -22,6 +22,7 @@ export function createFileStore(directory: string): Store {
   const store: Store = {
     url: formatFileUrl(directory),
     writesArriveLate: false,
+    joinsAtFinish: false,
 
     async prepare() {
       const probe = temporaryPath(directory, 'probe');

@@ -16,6 +16,7 @@ export function lazyStore(url: string, load: () => Promise<Store>): Store {
     url,
     // What is loaded lazily is a cloud's.
     writesArriveLate: true,
+    joinsAtFinish: true,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),
     createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),
@@ -23,7 +24,7 @@ export function lazyStore(url: string, load: () => Promise<Store>): Store {
     readVersion: async (name) => (await store()).readVersion(name),
     replace: async (name, bytes, version) => (await store()).replace(name, bytes, version),
     read: async (name, offset, into) => (await store()).read(name, offset, into),
-    openReader: async (name) => (await store()).openReader(name),
+    openReader: async (name, sizeBytes) => (await store()).openReader(name, sizeBytes),
     size: async (name) => (await store()).size(name),
     list: async (prefix) => (await store()).list(prefix),
     remove: async (name) => (await store()).remove(name),

@@ -34,6 +34,11 @@ export interface Store {
   readonly url: string;
   /** Whether a write that was given up, or whose writer is dead, can still take effect later: the service may have it. */
   readonly writesArriveLate: boolean;
+  /**
+   * Whether finishing an object takes the longer the more it holds: the service joins its parts then. Whoever writes much
+   * finishes some objects while it still writes others.
+   */
+  readonly joinsAtFinish: boolean;
   /** Make the place and prove that it can be written, so that a checkpoint fails before it freezes anything. */
   prepare(): Promise<{ readonly fencing: Fencing }>;
   /** Begin an object that appears under `name` only at `finish()`, replacing what may stand there. */
@@ -51,8 +56,8 @@ export interface Store {
   replace(name: string, bytes: Uint8Array, version: string | undefined): Promise<string | undefined>;
   /** Fill `into` from `offset`. Missing: `not-found`; ends before `into` is full: `image` (truncated). */
   read(name: string, offset: number, into: Uint8Array): Promise<void>;
-  /** For many reads of one object. Missing: `not-found`. */
-  openReader(name: string): Promise<StoreReader>;
+  /** For many reads of one object. Missing: `not-found`. Whoever knows its size saves a question to the store. */
+  openReader(name: string, sizeBytes?: number): Promise<StoreReader>;
   /** Bytes of an object, or undefined when there is none. */
   size(name: string): Promise<number | undefined>;
   /** Objects whose name starts with `prefix`, by name. What is not finished is not listed; no such place: empty. */

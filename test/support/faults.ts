@@ -42,6 +42,7 @@ export function withStoreFault(store: Store, fault: Fault): Store {
   return {
     url: store.url,
     writesArriveLate: store.writesArriveLate,
+    joinsAtFinish: store.joinsAtFinish,
     prepare: () => fault.guard('prepare', () => store.prepare()),
     createWriter: (name) =>
       fault.guard('createWriter', async () => withWriterFault(await store.createWriter(name), fault)),

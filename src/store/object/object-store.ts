@@ -19,6 +19,7 @@ export function createObjectStore(client: ObjectClient): Store {
   const store: Store = {
     url: client.url,
     writesArriveLate: true,
+    joinsAtFinish: true,
 
     async prepare() {
       fencing = await probe(client, life.signal);
@@ -65,8 +66,9 @@ export function createObjectStore(client: ObjectClient): Store {
       if (got < into.length) throw truncated(`${client.url}/${name}`, offset + into.length, offset + got);
     },
 
-    async openReader(name) {
+    async openReader(name, sizeBytes) {
       assertName(name);
+      if (sizeBytes !== undefined) return openObjectReader(client, name, sizeBytes, life.signal);
       const found = await client.head(name, call);
       if (found === undefined) throw notFound(`${client.url}/${name}`);
       return openObjectReader(client, name, found.sizeBytes, life.signal);

@@ -6,8 +6,9 @@ import { CHUNK_HEADER_BYTES } from '../../../src/image/layout.js';
 import type { Piece } from '../../../src/image/pieces.js';
 import { openImage, readIndex } from '../../../src/image/reader.js';
 import { createImageWriter } from '../../../src/image/writer.js';
+import type { Store } from '../../../src/store/store.js';
 import { expectCode } from '../store/conformance.js';
-import { makeStore, manifestOf, noise, readImage, writeImage } from './support.js';
+import { feed, makeStore, manifestOf, noise, readImage, writeImage } from './support.js';
 
 describe('a writer short of memory', () => {
   test.each([1, 2, 3])(
@@ -80,6 +81,39 @@ describe('a writer short of memory', () => {
     expect((await readImage(store, manifest)).get('pages-1.img')?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(
       true,
     );
+  });
+
+  describe('where the store joins parts at the end of an object', () => {
+    const files = new Map([['pages-1.img', noise(24_000_000, 1)]]);
+    const options = { codec: 'none', numShards: 2, minEarlyBytes: 2_200_000 } as const;
+
+    test('most shards are finished while others are written, and those of a large image are larger', async () => {
+      const events: string[] = [];
+      const store = observed(makeStore(), (event) => void events.push(event));
+      const { sealed, manifest } = await writeImage(store, files, options);
+      expect(sealed.shards.length).toBeGreaterThan(6);
+      for (const { sizeBytes } of sealed.shards) expect(sizeBytes).toBeLessThanOrEqual(2_200_000);
+      const found = (await readImage(store, manifest)).get('pages-1.img');
+      expect(found?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(true);
+      const early = events.slice(0, events.lastIndexOf('append')).filter((event) => event === 'finish').length;
+      expect(early).toBeGreaterThanOrEqual(sealed.shards.length - 4);
+
+      const grown = await writeImage(store, files, { ...options, minEarlyBytes: 300_000, prefix: 'grown' });
+      expect(Math.max(...grown.sealed.shards.map(({ sizeBytes }) => sizeBytes))).toBeGreaterThan(1_200_000);
+    });
+
+    test('one that cannot be finished fails the image, and nothing of it stays', async () => {
+      const store = makeStore();
+      let finishes = 0;
+      const failing = observed(store, (event) => {
+        if (event === 'finish' && ++finishes === 2) throw new Error('no room');
+      });
+      const image = await createImageWriter({ store: failing, prefix: 'p', ...options });
+      const writing = feed(image, 'pages-1.img', files.get('pages-1.img') ?? noise(1, 1)).then(() => image.finish());
+      await expectCode('internal', writing, 'no room');
+      await image.abort();
+      expect(await store.list('')).toEqual([]);
+    });
   });
 
   test('fills each shard in the order of the file', async () => {
@@ -198,4 +232,26 @@ function halves(count: number): Buffer {
   return Buffer.concat(
     Array.from({ length: count }, (_, i) => (i % 2 === 0 ? noise(1 << 20, i) : Buffer.alloc(1 << 20, `text ${i} `))),
   );
+}
+
+/** A store that joins parts at the end of an object, and tells what is done to its writers. */
+function observed(store: Store, tell: (event: 'append' | 'finish') => void): Store {
+  return {
+    ...store,
+    joinsAtFinish: true,
+    async createWriter(name) {
+      const writer = await store.createWriter(name);
+      return {
+        async append(parts) {
+          tell('append');
+          await writer.append(parts);
+        },
+        async finish() {
+          tell('finish');
+          await writer.finish();
+        },
+        abort: () => writer.abort(),
+      };
+    },
+  };
 }
