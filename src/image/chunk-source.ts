@@ -76,8 +76,13 @@ export class ChunkSource {
   /** Header and payload by one read; the header can hold nothing but what the index says. */
   private async fetch(chunk: number, facts: ChunkFacts, into: Block): Promise<void> {
     const { shard, offset } = this.index.chunks.place(chunk);
+    const name = this.nameOf(shard);
     const reader = await this.reader(shard);
-    await reader.read(offset, into.framed.subarray(0, CHUNK_HEADER_BYTES + facts.storedBytes));
+    await reader
+      .read(offset, into.framed.subarray(0, CHUNK_HEADER_BYTES + facts.storedBytes))
+      .catch((error: unknown) => {
+        throw asMissing(error, name);
+      });
     const expected = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
     const payload =
       facts.codec === 'none' ? undefined : await this.hash(into.data, facts.storedBytes, this.index.hashSeed);
@@ -105,9 +110,7 @@ export class ChunkSource {
     try {
       return await this.store.openReader(name, sizeBytes);
     } catch (error) {
-      if (!(error instanceof FastFreezeError) || error.code !== 'not-found') throw error;
-      const reason = 'this object of the image is missing';
-      throw new FastFreezeError({ code: 'image', op: 'read the image', subject: name, reason, cause: error });
+      throw asMissing(error, name);
     }
   }
 
@@ -126,6 +129,13 @@ export class ChunkSource {
       hint: 'restore an older generation with --generation, if one was kept',
     });
   }
+}
+
+/** Not `not-found`, which means that a job has no image. */
+function asMissing(error: unknown, name: string): unknown {
+  if (!(error instanceof FastFreezeError) || error.code !== 'not-found') return error;
+  const reason = 'this object of the image is missing';
+  return new FastFreezeError({ code: 'image', op: 'read the image', subject: name, reason, cause: error });
 }
 
 function decompressorOf(codec: Codec): Decompressor {

@@ -8,11 +8,11 @@ import { shardName } from './names.js';
 /** Object stores limit the size of an object; a shard that reaches this goes on in a new one. */
 const MAX_SHARD_BYTES = 64 * 2 ** 30;
 /**
- * Where a store joins an object's parts at its end, no shard holds more than this share of all that is stored so far (but
- * always so many bytes): most are joined while others are written, and at the end few are waited for. Yet even an image of
- * a terabyte has no more than some hundred.
+ * Where a store joins an object's parts at its end, a shard ends when it holds this share of what its lane has stored so far
+ * (but not before so many bytes): most are joined while others are written, and at the end a few of them are waited for. Yet
+ * even an image of a terabyte has little more than a hundred.
  */
-const EARLY_SHARE = 1 / 16;
+const EARLY_SHARE = 1 / 4;
 const MIN_EARLY_BYTES = 32 << 20;
 
 export interface ShardSetOptions {
@@ -51,14 +51,20 @@ export class ShardSet {
 
   /** Make every shard durable and visible. Nothing may be under way any more. */
   async finish(): Promise<void> {
-    if (this.failure !== undefined) throw this.failure;
+    this.throwIfFailed();
     await Promise.all(this.opened.map((shard) => shard.finished ?? shard.writer.finish()));
   }
 
-  /** Leave nothing of ours, whatever state it is in. */
-  async abort(): Promise<void> {
-    await Promise.allSettled(this.opened.flatMap((shard) => shard.finished ?? []));
+  /** End what is on its way, so that nobody waits for a store that does not answer. `abort` is still to be called. */
+  async callOff(): Promise<void> {
+    this.failure ??= new Error('called off');
     await Promise.all(this.opened.map((shard) => shard.writer.abort()));
+  }
+
+  /** Leave nothing of ours, whatever state it is in. Nothing may be under way any more. */
+  async abort(): Promise<void> {
+    await Promise.all(this.opened.map((shard) => shard.writer.abort()));
+    await Promise.allSettled(this.opened.flatMap((shard) => shard.finished ?? []));
     await Promise.allSettled(this.opened.map(({ id }) => this.options.store.remove(shardName(id.prefix, id.number))));
   }
 
@@ -115,12 +121,13 @@ export class ShardSet {
   }
 
   private async shardWithRoom(lane: Lane, bytes: number): Promise<OpenShard> {
-    if (this.failure !== undefined) throw this.failure;
+    this.throwIfFailed();
     const full = lane.shard;
     if (full !== undefined && full.sizeBytes + bytes <= this.limit()) return full;
     if (full !== undefined) {
       // One at a time of each lane: what ends more slowly than it is written is waited for.
       await lane.finishing;
+      this.throwIfFailed();
       full.finished = full.writer.finish();
       lane.finishing = full.finished.catch((error: unknown) => {
         this.failure ??= error instanceof Error ? error : new Error(String(error));
@@ -134,9 +141,16 @@ export class ShardSet {
     return lane.shard;
   }
 
+  private throwIfFailed(): void {
+    if (this.failure !== undefined) throw this.failure;
+  }
+
   private limit(): number {
     if (!this.options.store.joinsAtFinish) return this.maxShardBytes;
-    const early = Math.max(this.options.minEarlyBytes ?? MIN_EARLY_BYTES, this.storedBytes * EARLY_SHARE);
+    const early = Math.max(
+      this.options.minEarlyBytes ?? MIN_EARLY_BYTES,
+      (this.storedBytes / this.options.numShards) * EARLY_SHARE,
+    );
     return Math.min(this.maxShardBytes, early);
   }
 

@@ -154,6 +154,7 @@ class Writer implements ImageWriter, FileWriterContext {
         reason: 'asked to stop',
       }),
     );
+    await this.shards.callOff();
     await this.sink.idle();
     for (const file of this.files.values()) file.discard();
     this.packer.discard();

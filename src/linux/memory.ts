@@ -13,14 +13,19 @@ const PAGE_BYTES = 4096n;
 
 /**
  * Unmap the pages of this process's executable. The start of Node.js touches 30 MB of it, most of which are not needed
- * again; those that are come back by a page fault each, from the page cache. Resident and proportional sizes
- * (RSS, PSS) shrink by that. Only mappings that cannot be written to and of which no page is a copy of our own.
+ * again; those that are come back by a page fault each, from the page cache as long as the machine has the memory. Resident
+ * and proportional sizes (RSS, PSS) shrink by that. Only mappings that cannot be written to and of which no page is a copy of
+ * our own. Never fails: where it cannot be done, nothing is lost but memory.
  */
 export function unmapIdleCode(): void {
-  for (const { start, end } of cleanMappings(readFileSync('/proc/self/smaps', 'latin1'), process.execPath)) {
-    // A kernel that refuses keeps the pages: nothing is lost.
-    madvise(start, end - start, MADV_DONTNEED);
+  let smaps: string;
+  try {
+    smaps = readFileSync('/proc/self/smaps', 'latin1');
+  } catch {
+    // No memory or descriptor for it, or no such file here.
+    return;
   }
+  for (const { start, end } of cleanMappings(smaps, process.execPath)) madvise(start, end - start, MADV_DONTNEED);
 }
 
 /** For tests: the read-only mappings of a file of which every page is the file's. */
@@ -30,8 +35,10 @@ export function cleanMappings(smaps: string, path: string): { start: bigint; end
   for (let at = smaps.indexOf(` ${path}\n`); at >= 0; at = smaps.indexOf(` ${path}\n`, at + 1)) {
     const head = smaps.slice(smaps.lastIndexOf('\n', at) + 1, at);
     const [, from, to, rights] = /^([0-9a-f]+)-([0-9a-f]+) (\S+) /u.exec(head) ?? [];
-    const anonymous = smaps.indexOf('\nAnonymous:', at);
-    const isClean = anonymous >= 0 && /^\nAnonymous:\s+0 kB\n/u.test(smaps.slice(anonymous, anonymous + 40));
+    const isClean = ['Anonymous', 'Swap'].every((field) => {
+      const found = smaps.indexOf(`\n${field}:`, at);
+      return found >= 0 && /^\n\w+:\s+0 kB\n/u.test(smaps.slice(found, found + 40));
+    });
     if (from === undefined || to === undefined || !/^r-[-x]p$/u.test(rights ?? '') || !isClean) continue;
     found.push({ start: BigInt(`0x${from}`), end: BigInt(`0x${to}`) });
   }

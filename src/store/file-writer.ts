@@ -29,6 +29,7 @@ class FileWriter implements StoreWriter {
   private failure: FastFreezeError | undefined;
   private readonly writeback: Writeback;
   private state: 'open' | 'finished' | 'aborted' = 'open';
+  private finishing: Promise<void> | undefined;
 
   constructor(
     private readonly handle: FileHandle,
@@ -57,8 +58,13 @@ class FileWriter implements StoreWriter {
     return done;
   }
 
-  async finish(): Promise<void> {
-    if (this.state !== 'open') throw this.misuse();
+  finish(): Promise<void> {
+    if (this.state !== 'open' || this.finishing !== undefined) return Promise.reject(this.misuse());
+    this.finishing = this.show();
+    return this.finishing;
+  }
+
+  private async show(): Promise<void> {
     await Promise.allSettled(this.inFlight);
     if (this.failure !== undefined) throw this.failure;
     try {
@@ -73,9 +79,9 @@ class FileWriter implements StoreWriter {
   }
 
   async abort(): Promise<void> {
+    await Promise.allSettled([...this.inFlight, this.finishing]);
     if (this.state !== 'open') return;
     this.state = 'aborted';
-    await Promise.allSettled(this.inFlight);
     // Nothing is left to tell anybody: a temporary file that stays is removed by the next sweep.
     await Promise.allSettled([this.handle.close(), unlink(this.options.temporary)]);
   }
@@ -90,7 +96,7 @@ class FileWriter implements StoreWriter {
       code: 'internal',
       op: 'write',
       subject: this.options.path,
-      reason: `the writer is already ${this.state}`,
+      reason: `the writer is already ${this.state === 'open' ? 'finishing' : this.state}`,
     });
   }
 }

@@ -2,7 +2,7 @@
 import type { Store } from './store.js';
 
 /** A store whose code is loaded by its first use: a cloud's SDK costs tenths of a second and tens of megabytes. */
-export function lazyStore(url: string, load: () => Promise<Store>): Store {
+export function lazyStore(url: string, joinsAtFinish: boolean, load: () => Promise<Store>): Store {
   let loaded: Promise<Store> | undefined;
   const store = (): Promise<Store> => {
     loaded ??= load().catch((error: unknown) => {
@@ -16,7 +16,7 @@ export function lazyStore(url: string, load: () => Promise<Store>): Store {
     url,
     // What is loaded lazily is a cloud's.
     writesArriveLate: true,
-    joinsAtFinish: true,
+    joinsAtFinish,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),
     createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),

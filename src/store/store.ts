@@ -35,8 +35,8 @@ export interface Store {
   /** Whether a write that was given up, or whose writer is dead, can still take effect later: the service may have it. */
   readonly writesArriveLate: boolean;
   /**
-   * Whether finishing an object takes the longer the more it holds: the service joins its parts then. Whoever writes much
-   * finishes some objects while it still writes others.
+   * Whether finishing an object takes the longer the more it holds, since the service joins its parts then. Whoever writes
+   * much finishes some objects while it still writes others.
    */
   readonly joinsAtFinish: boolean;
   /** Make the place and prove that it can be written, so that a checkpoint fails before it freezes anything. */
@@ -56,7 +56,10 @@ export interface Store {
   replace(name: string, bytes: Uint8Array, version: string | undefined): Promise<string | undefined>;
   /** Fill `into` from `offset`. Missing: `not-found`; ends before `into` is full: `image` (truncated). */
   read(name: string, offset: number, into: Uint8Array): Promise<void>;
-  /** For many reads of one object. Missing: `not-found`. Whoever knows its size saves a question to the store. */
+  /**
+   * For many reads of one object. Missing: `not-found`, told here or, by whoever gave the size and so saved a question to the
+   * store, at the first read.
+   */
   openReader(name: string, sizeBytes?: number): Promise<StoreReader>;
   /** Bytes of an object, or undefined when there is none. */
   size(name: string): Promise<number | undefined>;
@@ -95,7 +98,7 @@ export function openStore(url: string, options: OpenOptions = {}): Store {
   if (scheme === 's3' || scheme === 'gs') {
     const place = parseBucketUrl(url);
     const load = clientLoader({ scheme, place }, options);
-    return lazyStore(formatBucketUrl(scheme, place), async () => createObjectStore(await load()));
+    return lazyStore(formatBucketUrl(scheme, place), scheme === 's3', async () => createObjectStore(await load()));
   }
   throw refuse(url, unusable(scheme), 'give an absolute path, such as file:/var/lib/jobs/my-job');
 }

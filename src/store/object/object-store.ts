@@ -19,7 +19,8 @@ export function createObjectStore(client: ObjectClient): Store {
   const store: Store = {
     url: client.url,
     writesArriveLate: true,
-    joinsAtFinish: true,
+    // Where parts can come side by side, somebody has to join them.
+    joinsAtFinish: client.maxParallelParts > 1,
 
     async prepare() {
       fencing = await probe(client, life.signal);

@@ -67,6 +67,7 @@ class ObjectWriter implements StoreWriter {
     if (this.upload === undefined) {
       const { segments, bytes } = this.takeFilled();
       this.mayBeThere = true;
+      // A copy: who puts small objects may go on reading them for a moment after it was called off.
       await parts.carry(segments, () => client.put(name, Buffer.concat(bytes), { signal, ifAbsent: false }));
     } else {
       const upload = await this.upload;

@@ -27,7 +27,7 @@ export interface PartPool {
 
 const PART_BYTES = 8 << 20;
 const SEGMENT_BYTES = 256 << 10;
-/** Four parts that are being filled have about half of it, so two or three more are on their way. */
+/** Four parts that are being filled have about half of it; the other half is on its way. */
 const BUDGET_BYTES = 28 << 20;
 
 let shared: PartPool | undefined;
@@ -35,7 +35,7 @@ let shared: PartPool | undefined;
 /** Loaded by the first upload: whoever only reads needs no native library. */
 let forgetPages: ((bytes: Uint8Array) => void) | undefined;
 
-/** The one of this process: however many stores are open, this is all the memory that their uploads take. */
+/** The one of this process: the memory of all its uploads, however many stores are open. */
 export function sharedPartPool(): PartPool {
   return (shared ??= createPartPool());
 }
@@ -48,7 +48,12 @@ export function createPartPool(options: PartPoolOptions = {}): PartPool {
   let carried = 0;
 
   const make = (): Buffer => {
-    if (made++ === 0) void import('../../linux/memory.js').then((memory) => (forgetPages = memory.forgetPages));
+    if (made++ === 0)
+      void import('../../linux/memory.js').then(
+        (memory) => (forgetPages = memory.forgetPages),
+        // Then it is kept.
+        () => undefined,
+      );
     return Buffer.allocUnsafeSlow(segmentBytes);
   };
 

@@ -19,8 +19,9 @@ describe('unmapping the executable', () => {
   });
 
   test('leaves alone what can be written to, what is another file and what has pages of our own', () => {
-    const mapping = (range: string, rights: string, file: string, anonymousKb: number): string =>
-      `${range} ${rights} 00000000 fe:00 123   ${file}\nSize: 8 kB\nAnonymous:  ${anonymousKb} kB\nVmFlags: rd`;
+    const mapping = (range: string, rights: string, file: string, anonymousKb: number, swapKb = 0): string =>
+      `${range} ${rights} 00000000 fe:00 123   ${file}\nSize: 8 kB\nAnonymous:  ${anonymousKb} kB\n` +
+      `AnonHugePages:  0 kB\nSwap:  ${swapKb} kB\nSwapPss:  0 kB\nVmFlags: rd`;
     const smaps = [
       mapping('00001000-00003000', 'r-xp', '/bin/node', 0),
       mapping('00003000-00005000', 'r--p', '/bin/node', 4),
@@ -28,6 +29,7 @@ describe('unmapping the executable', () => {
       mapping('00007000-00009000', 'r--p', '/bin/node', 0),
       mapping('00009000-0000b000', 'r--p', '/lib/libc.so.6', 0),
       mapping('0000b000-0000d000', 'r--s', '/bin/node', 0),
+      mapping('0000d000-0000f000', 'r--p', '/bin/node', 0, 8),
     ].join('\n');
     expect(cleanMappings(smaps, '/bin/node')).toEqual([
       { start: 0x1000n, end: 0x3000n },
