@@ -9,6 +9,7 @@ export type ErrorCode =
   | 'store' // bytes could not be read or written
   | 'not-found' // an object, job or image that was named does not exist
   | 'image' // an image is damaged, cut short or of an unknown version
+  | 'key' // an image is encrypted, and its passphrase missing or wrong
   | 'conflict' // somebody else holds or wrote it first
   | 'app' // the application could not be started, or ended at the wrong moment
   | 'aborted' // asked to stop

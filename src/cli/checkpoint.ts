@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
 import { requestCheckpoint } from '../engine/control-client.js';
 import { createProgressLine } from '../engine/progress-line.js';
 import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { jobNameFrom } from './job-name.js';
+import { passphraseOption } from './passphrase.js';
 
 const OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
   'leave-running': { type: 'boolean' },
   'num-shards': { type: 'string' },
   'cpu-budget': { type: 'string' },
+  'passphrase-file': { type: 'string' },
   container: { type: 'string', short: 'n' },
   json: { type: 'boolean' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
@@ -31,6 +34,8 @@ Options:
   -i, --image-url URL        another place than the one given to run
       --num-shards N         objects written in parallel [as run]
       --cpu-budget B         low (no compression), medium (lz4), high (zstd) [as run]
+      --passphrase-file FILE encrypt with this passphrase from now on, not with that
+                             of run (or FF_PASSPHRASE)
   -n, --container NAME       the job, when several run
       --json                 print the result as JSON on standard output
   -v, --verbose              say more
@@ -44,6 +49,7 @@ Exit status:
     const parsed = parseOptions(args, OPTIONS, false);
     const url = textOption(parsed, 'image-url');
     const budget = cpuBudgetOption(parsed);
+    const passphrase = passphraseOption(parsed);
     const line = createProgressLine();
     const result = await requestCheckpoint(
       jobNameFrom(parsed),
@@ -54,10 +60,12 @@ Exit status:
         ...(textOption(parsed, 'num-shards') === undefined
           ? {}
           : { numShards: countOption(parsed, 'num-shards', 4, 1) }),
+        ...(passphrase === undefined ? {} : { passphrase }),
         ...(budget === undefined ? {} : { cpuBudget: budget }),
       },
       line.show,
     ).finally(() => line.clear());
+    if (passphrase !== undefined && !result.encrypted) throw notEncrypted(result.imageUrl);
     if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify(result)}\n`);
     else {
       const mib = (result.rawBytes / 1048576).toFixed(1);
@@ -70,3 +78,14 @@ Exit status:
     return EXIT.ok;
   },
 };
+
+/** The job was started by a version that does not know passphrases, and has taken no notice of ours. */
+function notEncrypted(url: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'key',
+    op: 'encrypt the checkpoint to',
+    subject: url,
+    reason: 'the job was started by an older fastfreeze, and the image is there, but not encrypted',
+    hint: 'remove it, and start the job again with --passphrase-file',
+  });
+}

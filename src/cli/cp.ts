@@ -2,17 +2,20 @@
 import { FastFreezeError } from '../base/errors.js';
 import { type CopyResult, copyVerified } from '../image/copy.js';
 import { chooseGenerations, listGenerations } from '../image/generations.js';
+import { keysWith } from '../engine/passphrase.js';
 import { openStore } from '../store/store.js';
 import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { generationArgument, printJson } from './image-arguments.js';
+import { passphraseOption } from './passphrase.js';
 import { sizeText } from './text.js';
 import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
   generation: { type: 'string' },
   all: { type: 'boolean' },
+  'passphrase-file': { type: 'string' },
   json: { type: 'boolean' },
 } as const;
 
@@ -29,6 +32,7 @@ as it is; one of the same number that is another one is refused.
 Options:
       --generation N         this generation, not the newest
       --all                  every generation, the oldest first
+      --passphrase-file FILE the passphrase of encrypted images (or FF_PASSPHRASE)
       --json                 print the result as JSON
 
 Exit status:
@@ -45,10 +49,11 @@ Exit status:
     const which = generationArgument(parsed);
     if (from.url === to.url) throw wrong('both URLs name the same place');
     const json = flagOption(parsed, 'json');
+    const keysOf = keysWith(passphraseOption(parsed));
     const generations: CopyResult[] = [];
     try {
       for (const generation of await chooseGenerations(from, which)) {
-        const result = await copyVerified(from, to, generation);
+        const result = await copyVerified(from, to, generation, keysOf);
         generations.push(result);
         if (!json) process.stdout.write(describe(result, to.url));
       }

@@ -6,6 +6,7 @@ import { lastName } from '../store/job-url.js';
 import { countOption, flagOption, parseOptions, textOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { passphraseOption } from './passphrase.js';
 import { sayWaiting } from './waiting.js';
 
 const OPTIONS = {
@@ -13,6 +14,7 @@ const OPTIONS = {
   'output-dir': { type: 'string', short: 'o' },
   generation: { type: 'string' },
   'allow-bad-image-version': { type: 'boolean' },
+  'passphrase-file': { type: 'string' },
   json: { type: 'boolean' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
 } as const;
@@ -31,6 +33,7 @@ Options:
       --generation N         this generation, not the newest
       --allow-bad-image-version
                              try an image of another format version
+      --passphrase-file FILE the passphrase of encrypted images (or FF_PASSPHRASE)
       --json                 print the result as JSON
   -v, --verbose              say more
 
@@ -52,11 +55,13 @@ Exit status:
         hint: 'fastfreeze extract URL --output-dir DIR',
       });
     }
+    const passphrase = passphraseOption(parsed);
     const outputDirectory = resolve(textOption(parsed, 'output-dir') ?? lastName(url));
     const result = await extract(
       {
         imageUrl: url,
         outputDirectory,
+        ...(passphrase === undefined ? {} : { passphrase }),
         allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
         ...(textOption(parsed, 'generation') === undefined
           ? {}

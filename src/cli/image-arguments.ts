@@ -2,12 +2,14 @@
 import { FastFreezeError } from '../base/errors.js';
 import { type Store, openStore } from '../store/store.js';
 import { type ParsedArguments, flagOption, parseOptions, textOption, wrongValue } from './arguments.js';
+import { passphraseOption } from './passphrase.js';
 import { sayWaiting } from './waiting.js';
 
 export interface ImageArguments {
   readonly store: Store;
   readonly which: number | 'newest' | 'all';
   readonly json: boolean;
+  readonly passphrase: string | undefined;
 }
 
 /** The words of a command that looks at one image: `[--generation N | --all] [--json] URL`. */
@@ -18,7 +20,12 @@ export function imageArguments(
 ): ImageArguments {
   const parsed = parseOptions(args, options, false);
   const store = openStore(urlArgument(parsed, command), sayWaiting);
-  return { store, which: generationArgument(parsed), json: flagOption(parsed, 'json') };
+  return {
+    store,
+    which: generationArgument(parsed),
+    json: flagOption(parsed, 'json'),
+    passphrase: passphraseOption(parsed),
+  };
 }
 
 /** The one URL that a command takes. */

@@ -7,6 +7,7 @@ import { inspectText } from './inspect-text.js';
 
 const OPTIONS = {
   generation: { type: 'string' },
+  'passphrase-file': { type: 'string' },
   json: { type: 'boolean' },
 } as const;
 
@@ -22,6 +23,7 @@ small files and the few pages of memory that hold the command lines.
 
 Options:
       --generation N         this generation, not the newest
+      --passphrase-file FILE the passphrase of encrypted images (or FF_PASSPHRASE)
       --json                 print everything as JSON (docs/json.md)
 
 Exit status:
@@ -30,8 +32,8 @@ Exit status:
     2  the command line is wrong
 `,
   async run(args) {
-    const { store, which, json } = imageArguments(args, 'inspect', OPTIONS);
-    const inspected = await inspect(store, which === 'all' ? 'newest' : which);
+    const { store, which, json, passphrase } = imageArguments(args, 'inspect', OPTIONS);
+    const inspected = await inspect(store, which === 'all' ? 'newest' : which, passphrase);
     if (json) printJson(inspected);
     else process.stdout.write(inspectText(inspected));
     return EXIT.ok;

@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { takePassphrase } from './passphrase.js';
 
 /** Loaders, not imports: `fastfreeze status` should not pay for what only `run` needs. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
@@ -22,6 +23,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
 
 /** The tool's entry: picks the command, prints help, errors and their remedy. Resolves to the exit code. */
 export async function main(argv: readonly string[]): Promise<number> {
+  takePassphrase();
   const [name, ...args] = argv;
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
     const topic = name === 'help' ? args[0] : undefined;

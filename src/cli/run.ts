@@ -18,6 +18,7 @@ import {
 } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { passphraseOption } from './passphrase.js';
 
 const OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
@@ -40,6 +41,7 @@ const OPTIONS = {
   'strict-lease': { type: 'boolean' },
   'force-lease': { type: 'boolean' },
   spool: { type: 'string' },
+  'passphrase-file': { type: 'string' },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
@@ -65,6 +67,8 @@ Where the image is:
       --allow-bad-image-version
                              try an image of another format version
       --keep N               generations to keep after a checkpoint [2]
+      --passphrase-file FILE encrypt images with the passphrase in FILE, and decrypt
+                             with it (or FF_PASSPHRASE)
 
 Checkpoints:
       --checkpoint-every D   leave-running checkpoint every 90s, 5m, 1h30m...
@@ -96,6 +100,7 @@ The application:
 Environment:
   FF_CRIU                    the CRIU to use
   CRIU_OPTS                  further options for CRIU
+  FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
   FF_S3_*, FF_STORE_*        settings of s3: (README, "Images in S3")
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
 
@@ -148,6 +153,7 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('onAppReady', textOption(parsed, 'on-app-ready')),
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
+    ...optional('passphrase', passphraseOption(parsed)),
     ...optional('errorPath', absolute(textOption(parsed, 'error'))),
     leaseTtlMs: leaseTtl(parsed),
     ...optional('leaseWaitMs', durationOption(parsed, 'lease-wait', 0)),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { chooseGenerations } from '../image/generations.js';
 import { type Verified, verifyGeneration } from '../image/verify.js';
+import { keysWith } from '../engine/passphrase.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { imageArguments, printJson } from './image-arguments.js';
@@ -9,6 +10,7 @@ import { plain, sizeText } from './text.js';
 const OPTIONS = {
   generation: { type: 'string' },
   all: { type: 'boolean' },
+  'passphrase-file': { type: 'string' },
   json: { type: 'boolean' },
 } as const;
 
@@ -24,6 +26,7 @@ changed.
 Options:
       --generation N         this generation, not the newest
       --all                  every generation
+      --passphrase-file FILE the passphrase of encrypted images (or FF_PASSPHRASE)
       --json                 print the result as JSON
 
 Exit status:
@@ -33,10 +36,11 @@ Exit status:
     2  the command line is wrong
 `,
   async run(args) {
-    const { store, which, json } = imageArguments(args, 'verify', OPTIONS);
+    const { store, which, json, passphrase } = imageArguments(args, 'verify', OPTIONS);
+    const keysOf = keysWith(passphrase);
     const generations: Verified[] = [];
     for (const generation of await chooseGenerations(store, which)) {
-      const verified = await verifyGeneration(store, generation);
+      const verified = await verifyGeneration(store, generation, keysOf);
       generations.push(verified);
       if (!json) process.stdout.write(describe(verified));
     }

@@ -14,6 +14,7 @@ import { type DumpProcess, startDump } from '../criu/dump.js';
 import { refuseInexactState } from '../criu/exactness.js';
 import { findCause } from '../criu/log-causes.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
+import type { ImageKeys } from '../image/keys.js';
 import { newPrefix } from '../image/names.js';
 import { pruneGenerations, removeUncommitted } from '../image/prune.js';
 import { type ImageWriter, createImageWriter } from '../image/writer.js';
@@ -38,6 +39,8 @@ export interface CheckpointJob {
   readonly children: Children;
   readonly log: Logger;
   readonly lease: LeaseGuard;
+  /** Undefined where images are not encrypted. */
+  readonly keys: ImageKeys | undefined;
   /** Told which objects are in the making, so that somebody can remove them if we die. */
   readonly announcePrefix: (prefix: string | null, url: string) => void;
   /** Told when a generation is durable in the spool and wants to be copied to where it belongs. */
@@ -105,6 +108,7 @@ async function attemptCheckpoint(
       prefix,
       numShards: request.numShards ?? job.config.numShards,
       codec: CODECS[request.cpuBudget ?? job.config.cpuBudget],
+      ...(job.keys === undefined ? {} : { keys: job.keys }),
     });
     // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
     unmapIdleCode();
@@ -212,6 +216,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       frozenMs: Math.round(frozenMs),
       durableMs: Math.round(performance.now() - startedMs),
       leftRunning: request.leaveRunning,
+      encrypted: job.keys !== undefined,
     };
   } catch (error) {
     await letGo(job, capture, dump, error);
@@ -265,7 +270,12 @@ async function commit(
 ): Promise<void> {
   // A spool takes it even while the destination, where the lease is, cannot be reached.
   if (attempt.url === attempt.job.config.imageUrl) await attempt.job.lease.confirm();
-  const manifest = manifestWriter(attempt.job.config).checkpoint(attempt.generation, image, appRecordToJson(record));
+  const manifest = manifestWriter(attempt.job.config).checkpoint(
+    attempt.generation,
+    image,
+    appRecordToJson(record),
+    attempt.job.keys,
+  );
   const outcome = await commitManifest(attempt.store, manifest);
   if (outcome === 'created') return;
   throw new FastFreezeError({

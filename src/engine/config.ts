@@ -5,6 +5,7 @@ import type { Verbosity } from '../base/log.js';
 import type { Lease } from '../store/lease/acquire.js';
 import type { LeaseState } from '../store/lease/hold.js';
 import type { LeaseHolder } from '../store/lease/record.js';
+import type { KeyMaterial } from '../image/keys.js';
 import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
@@ -51,6 +52,8 @@ export interface SupervisorConfig extends JobOptions {
   };
   /** The ids that the application has in a user namespace of ours, where they are its user's own; else it is uid 0. */
   readonly identity?: Identity;
+  /** To encrypt the job's images with, and to decrypt the one to restore. */
+  readonly keys?: KeyMaterial;
   readonly criuVersion: string;
   readonly outer: {
     readonly terminal: readonly [boolean, boolean, boolean];
@@ -92,6 +95,8 @@ export interface CheckpointRequest {
   readonly leaveRunning: boolean;
   readonly numShards?: number;
   readonly cpuBudget?: CpuBudget;
+  /** To encrypt with from now on, instead of what `run` was given. */
+  readonly passphrase?: string;
   /** Who asked, for the log. */
   readonly source: string;
 }
@@ -104,6 +109,7 @@ export interface CheckpointResult {
   readonly frozenMs: number;
   readonly durableMs: number;
   readonly leftRunning: boolean;
+  readonly encrypted: boolean;
 }
 
 export interface Progress {

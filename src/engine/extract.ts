@@ -5,12 +5,14 @@ import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { listGenerations, readManifest } from '../image/generations.js';
 import { type ImageReader, openImage } from '../image/reader.js';
 import { type OpenOptions, openStore } from '../store/store.js';
+import { keysWith } from './passphrase.js';
 
 export interface ExtractOptions {
   readonly imageUrl: string;
   readonly outputDirectory: string;
   readonly generation?: number;
   readonly allowBadImageVersion: boolean;
+  readonly passphrase?: string;
 }
 
 export interface Extracted {
@@ -42,9 +44,10 @@ export async function extract(options: ExtractOptions, opening: OpenOptions = {}
       hint: `--generation ${generation - 1} may hold its last image`,
     });
   }
+  const keys = await keysWith(options.passphrase)(manifest);
   const directory = options.outputDirectory;
   prepareDirectory(directory);
-  const image = await openImage({ store, manifest });
+  const image = await openImage({ store, manifest, keys });
   const written: string[] = [];
   try {
     let bytes = 0;

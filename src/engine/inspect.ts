@@ -8,6 +8,7 @@ import type { FinishedRecord, Manifest, ObjectRecord, WriterRecord } from '../im
 import { type ImageReader, openImage } from '../image/reader.js';
 import type { Store } from '../store/store.js';
 import { parseAppRecord } from './app-record.js';
+import { keysWith } from './passphrase.js';
 
 export interface Inspected {
   readonly imageUrl: string;
@@ -34,6 +35,7 @@ export interface Inspected {
 export interface InspectedImage {
   readonly prefix: string;
   readonly codec: string;
+  readonly cipher: string;
   readonly baseGeneration: number | null;
   readonly rawBytes: number;
   /** Bytes of chunks that a restore reads, those of earlier images too. */
@@ -71,7 +73,7 @@ const MAX_SMALL_BYTES = 64 << 20;
  * What an image is, out of its manifest, index and CRIU's small files. Of memory only the pages are read that hold the
  * command lines.
  */
-export async function inspect(store: Store, which: number | 'newest'): Promise<Inspected> {
+export async function inspect(store: Store, which: number | 'newest', passphrase?: string): Promise<Inspected> {
   const manifest = await readManifest(store, which);
   const { generation, state, createdAt, writer } = manifest;
   const common = {
@@ -95,7 +97,7 @@ export async function inspect(store: Store, which: number | 'newest'): Promise<I
       notes: [],
     };
   }
-  const image = await openImage({ store, manifest });
+  const image = await openImage({ store, manifest, keys: await keysWith(passphrase)(manifest) });
   try {
     const found = await readProcesses(
       (name) => readSmall(image, name),
@@ -125,10 +127,11 @@ function describeImage(sealed: NonNullable<Manifest['image']>, image: ImageReade
   let storedBytes = 0;
   for (let chunk = 0; chunk < chunks.length; chunk++) storedBytes += chunks.storedBytes(chunk);
   const pages = [...files].filter(([name]) => name.startsWith('pages-'));
-  const { prefix, codec, baseGeneration, rawBytes, shards, index } = sealed;
+  const { prefix, codec, cipher, baseGeneration, rawBytes, shards, index } = sealed;
   return {
     prefix,
     codec,
+    cipher,
     baseGeneration,
     rawBytes,
     storedBytes,

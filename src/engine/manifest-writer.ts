@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
 import { hostname, release } from 'node:os';
+import type { ImageKeys } from '../image/keys.js';
 import { type Manifest, type SealedImage, buildManifest } from '../image/manifest.js';
 import { type ExitStatus, signalName } from '../linux/process.js';
 import type { SupervisorConfig } from './config.js';
 
 /** Builds manifests that say who wrote them. */
 export interface ManifestWriter {
-  checkpoint(generation: number, image: SealedImage, app: unknown): Manifest;
+  checkpoint(generation: number, image: SealedImage, app: unknown, keys?: ImageKeys): Manifest;
   finished(generation: number, status: ExitStatus): Manifest;
 }
 
@@ -17,7 +18,8 @@ export function manifestWriter(config: SupervisorConfig): ManifestWriter {
     writer: { version: toolVersion(), host: hostname(), kernel: release(), criu: config.criuVersion },
   };
   return {
-    checkpoint: (generation, image, app) => buildManifest({ ...common, generation, state: 'checkpoint', image, app }),
+    checkpoint: (generation, image, app, keys) =>
+      buildManifest({ ...common, generation, state: 'checkpoint', image, app }, keys),
     finished: (generation, status) =>
       buildManifest({
         ...common,

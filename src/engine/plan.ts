@@ -3,12 +3,16 @@ import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/error
 import type { Logger } from '../base/log.js';
 import type { Identity } from '../container/own-ids.js';
 import { listGenerations, readManifest } from '../image/generations.js';
+import type { KeyMaterial } from '../image/keys.js';
+import { checkSeal } from '../image/manifest.js';
+import { manifestName } from '../image/names.js';
 import type { Clocks } from '../linux/clocks.js';
 import { type Lease, acquireLease, describeHolder } from '../store/lease/acquire.js';
 import type { LeaseHolder } from '../store/lease/record.js';
 import { isKnownDead } from '../store/lease/self.js';
 import { type Store, openStore } from '../store/store.js';
 import { parseAppRecord } from './app-record.js';
+import { freshMaterial, materialOf, revive, wasEncrypted } from './passphrase.js';
 import { emptySpool } from './spool.js';
 
 /** What `run` has to know of the store before anything starts. Plain data: it may be found out in another process. */
@@ -20,6 +24,8 @@ export interface PlanRequest {
   readonly allowBadImageVersion: boolean;
   readonly spoolDirectory?: string;
   readonly keep: number;
+  /** To decrypt the image with, and to encrypt those that follow. */
+  readonly passphrase?: string;
   /** Undefined where nobody else can run this job. */
   readonly lease?: LeaseRequest;
 }
@@ -38,6 +44,8 @@ export interface Plan {
   /** The ids that the image has in it. */
   readonly identity?: Identity;
   readonly lease?: Lease;
+  /** For the job's images, where they are encrypted. */
+  readonly keys?: KeyMaterial;
   /** Since the lease was written. */
   readonly leaseAgeMs: number;
 }
@@ -105,6 +113,16 @@ async function takeLease(
 }
 
 async function planStart(store: Store, request: PlanRequest, log: Logger): Promise<Omit<Plan, 'leaseAgeMs'>> {
+  const start = await planRestore(store, request, log);
+  const isNew = start.generation === undefined;
+  if (isNew && request.passphrase === undefined && (await wasEncrypted(store))) {
+    log.warn('earlier images of this job are encrypted; those that follow will not be, since no passphrase is given');
+  }
+  const keys = isNew ? await freshMaterial(request.passphrase) : start.keys;
+  return { ...start, ...(keys === undefined ? {} : { keys }) };
+}
+
+async function planRestore(store: Store, request: PlanRequest, log: Logger): Promise<Omit<Plan, 'leaseAgeMs'>> {
   if (request.noRestore) {
     log.info('Starting from scratch, as --no-restore asks');
     return {};
@@ -128,6 +146,8 @@ async function planStart(store: Store, request: PlanRequest, log: Logger): Promi
     );
     return {};
   }
+  const keys = await materialOf(manifest, request.passphrase);
+  checkSeal(manifest, revive(keys), manifestName(generation));
   const record = parseAppRecord(manifest.app);
   const given = request.command.join('\0');
   if (given !== '' && given !== record.command.join('\0')) {
@@ -136,5 +156,10 @@ async function planStart(store: Store, request: PlanRequest, log: Logger): Promi
     );
   }
   log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
-  return { generation, clocks: record.clocks, ...(record.identity === undefined ? {} : { identity: record.identity }) };
+  return {
+    generation,
+    clocks: record.clocks,
+    ...(record.identity === undefined ? {} : { identity: record.identity }),
+    ...(keys === undefined ? {} : { keys }),
+  };
 }

@@ -14,6 +14,8 @@ import { findCause } from '../criu/log-causes.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
 import { readManifest } from '../image/generations.js';
+import { checkSeal } from '../image/manifest.js';
+import { manifestName } from '../image/names.js';
 import { type ImageReader, openImage } from '../image/reader.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
@@ -21,6 +23,7 @@ import { openStore } from '../store/store.js';
 import { type AppRecord, parseAppRecord } from './app-record.js';
 import { keepLog } from './checkpoint.js';
 import type { Progress, SupervisorConfig } from './config.js';
+import { revive } from './passphrase.js';
 
 export interface RestoreJob {
   readonly config: SupervisorConfig;
@@ -51,10 +54,12 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   const { config } = job;
   const store = openStore(config.imageUrl, { onWait: (message) => job.log.warn(message) });
   const manifest = await readManifest(store, generation, { allowBadVersion: config.allowBadImageVersion });
+  const keys = revive(config.keys);
+  checkSeal(manifest, keys, manifestName(generation));
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
   refuseChangedAppending(record.appending);
-  const image = await openImage({ store, manifest });
+  const image = await openImage({ store, manifest, keys });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
   let serving: Serving | undefined;
   let criu: RestoreProcess | undefined;

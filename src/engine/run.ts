@@ -38,6 +38,7 @@ export interface RunOptions extends JobOptions {
   readonly generation?: number;
   readonly outputPath?: string;
   readonly errorPath?: string;
+  readonly passphrase?: string;
   /** For how long a lease that is not renewed still keeps others out. */
   readonly leaseTtlMs: number;
   /** How long to wait for a lease that is held; twice its time to live by default. */
@@ -175,8 +176,10 @@ async function runSupervised(
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
   if (criu.warning !== undefined) log.warn(criu.warning);
   const terminal = openTerminal(options.verbosity);
+  const { passphrase, ...plain } = options;
+  log.trace(passphrase === undefined ? 'images are not encrypted' : 'images are encrypted');
   const config: SupervisorConfig = {
-    ...options,
+    ...plain,
     jobDirectory: job.path,
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
@@ -187,6 +190,7 @@ async function runSupervised(
       verbosity: options.verbosity,
       extraOptions: (process.env['CRIU_OPTS'] ?? '').split(/\s+/).filter((word) => word !== ''),
     },
+    ...(plan.keys === undefined ? {} : { keys: plan.keys }),
     criuVersion: criu.version,
     ...(ownIds === undefined ? {} : { identity: { uid: ownIds.uid, gid: ownIds.gid } }),
     outer: {

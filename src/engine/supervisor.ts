@@ -9,6 +9,7 @@ import { privateTerminals } from '../container/mounts.js';
 import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
 import { readTree, residentBytes } from '../container/tree.js';
+import { type KeyMaterial, newKeyMaterial } from '../image/keys.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
 import { type Poller, createPoller } from '../linux/poller.js';
@@ -25,6 +26,7 @@ import type {
 import { type ControlServer, serveControl } from './control-server.js';
 import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
+import { revive } from './passphrase.js';
 import { createProgressLine } from './progress-line.js';
 import { restore } from './restore.js';
 
@@ -99,6 +101,8 @@ class Job {
   private readonly earlySignals: number[] = [];
   private readonly startedAt = new Date();
   private readonly lease: LeaseGuard;
+  /** Those of the run, or of the last checkpoint that brought a passphrase of its own. */
+  private keys: KeyMaterial | undefined;
 
   constructor(
     private readonly config: SupervisorConfig,
@@ -108,6 +112,7 @@ class Job {
     private readonly options: SupervisorOptions,
   ) {
     this.command = config.command;
+    this.keys = config.keys;
     this.lease = guardLease(config, log, { pid: () => this.app?.pid, end: (error) => this.endByLease(error) });
   }
 
@@ -357,16 +362,11 @@ class Job {
     progress: (p: Progress) => void,
     signal: AbortSignal,
   ): Promise<CheckpointResult> {
-    const { app, stdio } = this;
-    if (app === undefined || stdio === undefined || this.phase !== 'running') {
-      throw new FastFreezeError({
-        code: 'conflict',
-        op: 'checkpoint the application',
-        reason: `it is ${this.phase}`,
-        hint: 'fastfreeze wait returns when it runs',
-      });
-    }
-    await this.turn(signal);
+    const keys = request.passphrase === undefined ? this.keys : await newKeyMaterial(request.passphrase);
+    // One at a time: wait for the one under way, which a timer may have begun. Two may wait for it, and nothing may come
+    // between this wait's end and our own `current`.
+    while (this.current !== undefined) await this.current.catch(() => undefined);
+    const { app, stdio } = this.running(signal);
     const abort = new AbortController();
     const onGone = (): void => abort.abort();
     signal.addEventListener('abort', onGone);
@@ -382,6 +382,7 @@ class Job {
         children: this.children,
         log: this.log,
         lease: this.lease,
+        keys: revive(keys),
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
         spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),
         endApplication: () => this.killTree(),
@@ -393,6 +394,8 @@ class Job {
     );
     try {
       const result = await this.current;
+      // A copy elsewhere may have a passphrase of its own; what the job's own image has, those that follow have.
+      if (result.imageUrl === this.config.imageUrl) this.keys = keys;
       this.lastCheckpoint = { ...result, at: new Date().toISOString() };
       const ratio = result.storedBytes === 0 ? 1 : result.rawBytes / result.storedBytes;
       this.log.info(
@@ -410,10 +413,18 @@ class Job {
     }
   }
 
-  /** One checkpoint at a time: wait for the one under way, which a timer may have begun. */
-  private async turn(signal: AbortSignal): Promise<void> {
-    while (this.current !== undefined) await this.current.catch(() => undefined);
-    if (!this.stoppedByCheckpoint && !signal.aborted) return;
+  /** What there is to freeze; throws where it cannot be frozen any more, or nobody wants it. */
+  private running(signal: AbortSignal): { readonly app: App; readonly stdio: AppStdio } {
+    const { app, stdio } = this;
+    if (app === undefined || stdio === undefined || this.phase !== 'running') {
+      throw new FastFreezeError({
+        code: 'conflict',
+        op: 'checkpoint the application',
+        reason: `it is ${this.phase}`,
+        hint: 'fastfreeze wait returns when it runs',
+      });
+    }
+    if (!this.stoppedByCheckpoint && !signal.aborted) return { app, stdio };
     throw new FastFreezeError({
       code: 'conflict',
       op: 'checkpoint the application',

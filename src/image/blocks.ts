@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { CHUNK_HEADER_BYTES, MAX_CHUNK_BYTES } from './layout.js';
+import { CHUNK_HEADER_BYTES, MAX_CHUNK_BYTES, TAG_BYTES } from './layout.js';
 
 /** Room for one chunk and, right before it, its header: both go to the store, or come from it, in one piece. */
 export interface Block {
@@ -7,7 +7,7 @@ export interface Block {
   readonly data: Buffer;
   /** The same bytes as words, for looking at pages without a native call. */
   readonly words: Uint32Array;
-  /** Header and data. */
+  /** Header, data, and room for what authenticates them. */
   readonly framed: Buffer;
 }
 
@@ -93,8 +93,8 @@ const FRONT_BYTES = 64;
 
 /** A block that belongs to no list. */
 export function makeBlock(): Block {
-  const whole = Buffer.allocUnsafeSlow(FRONT_BYTES + MAX_CHUNK_BYTES);
-  const data = whole.subarray(FRONT_BYTES);
+  const whole = Buffer.allocUnsafeSlow(FRONT_BYTES + MAX_CHUNK_BYTES + TAG_BYTES);
+  const data = whole.subarray(FRONT_BYTES, FRONT_BYTES + MAX_CHUNK_BYTES);
   return {
     data,
     words: new Uint32Array(whole.buffer, FRONT_BYTES, MAX_CHUNK_BYTES / 4),

@@ -5,7 +5,7 @@ import { type Compressor, type HashWords, type Hasher, loadHasher, loadLz4, load
 import type { Block, BlockPool } from './blocks.js';
 import { ChunkTable } from './chunk-table.js';
 import type { ImageIndex } from './index-format.js';
-import { CHUNK_HEADER_BYTES, type Codec, writeChunkHeader } from './layout.js';
+import { CHUNK_HEADER_BYTES, type Cipher, type Codec, TAG_BYTES, writeChunkHeader } from './layout.js';
 import type { ShardSet } from './shard-set.js';
 import { type Turn, Turns } from './turns.js';
 
@@ -14,6 +14,7 @@ const MIN_GAIN = 0.03;
 
 export interface ChunkSinkOptions {
   readonly codec: Codec;
+  readonly cipher: Cipher;
   readonly blocks: BlockPool;
   readonly shards: ShardSet;
   readonly hashSeed: bigint;
@@ -51,6 +52,10 @@ export class ChunkSink {
   ) {
     this.hashSeed = options.hashSeed;
     this.compressor = loadCompressor(options.codec);
+    const earlier = options.previous?.chunks;
+    if (earlier !== undefined && earlier.length > 0 && earlier.cipher(0) !== options.cipher) {
+      throw new Error('an image can only build on one that is encrypted as it is');
+    }
   }
 
   /** A name for a chunk that will be submitted; extents can refer to it at once. */
@@ -151,8 +156,7 @@ export class ChunkSink {
     const earlier = previous?.chunks.find(hash, length);
     if (previous === undefined || earlier === undefined) return undefined;
     const chunk = this.chunks.add(hash, length);
-    const { codec, storedBytes } = previous.chunks.facts(earlier);
-    this.chunks.setStored(chunk, codec, storedBytes);
+    this.chunks.setStored(chunk, previous.chunks.facts(earlier));
     this.chunks.setPlace(chunk, previous.chunks.place(earlier));
     this.borrowed.add(chunk);
     return chunk;
@@ -180,10 +184,13 @@ export class ChunkSink {
     return undefined;
   }
 
-  private async append(chunk: number, codec: Codec, block: Block, storedBytes: number, turn: Turn): Promise<void> {
+  private async append(chunk: number, codec: Codec, block: Block, length: number, turn: Turn): Promise<void> {
     if (this.failure !== undefined) return;
-    this.chunks.setStored(chunk, codec, storedBytes);
-    const payload = codec === 'none' ? undefined : await this.hash(block.data, storedBytes, this.hashSeed);
+    const { cipher } = this.options;
+    const storedBytes = cipher === 'none' ? length : length + TAG_BYTES;
+    this.chunks.setStored(chunk, { codec, cipher, storedBytes });
+    const isHashed = codec !== 'none' && cipher === 'none';
+    const payload = isHashed ? await this.hash(block.data, length, this.hashSeed) : undefined;
     writeChunkHeader(block.framed, 0, this.chunks.facts(chunk), payload);
     const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
     await turn.before;

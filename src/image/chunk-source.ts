@@ -4,7 +4,9 @@ import { type Decompressor, type Hasher, loadHasher, loadLz4, loadZstd } from '.
 import type { Store, StoreReader } from '../store/store.js';
 import { type Block, type BlockPool, makeBlock } from './blocks.js';
 import type { ImageIndex } from './index-format.js';
-import { CHUNK_HEADER_BYTES, type ChunkFacts, type Codec, sameHash, writeChunkHeader } from './layout.js';
+import { type Aead, loadAead } from '../linux/aead.js';
+import { type ImageKeys, missingPassphrase } from './keys.js';
+import { CHUNK_HEADER_BYTES, type ChunkFacts, type Codec, TAG_BYTES, sameHash, writeChunkHeader } from './layout.js';
 import { shardName } from './names.js';
 
 /** Brings chunks from the shards, decompressed and verified: what it puts into a block is right or it throws. */
@@ -12,6 +14,7 @@ export class ChunkSource {
   private readonly hash: Hasher = loadHasher();
   private readonly readers = new Map<number, Promise<StoreReader>>();
   private closed = false;
+  private aead: Aead | undefined;
   /** One byte a chunk: 1 when it was found to be right. */
   private readonly verified: Uint8Array;
 
@@ -19,6 +22,7 @@ export class ChunkSource {
     private readonly store: Store,
     private readonly index: ImageIndex,
     private readonly blocks: BlockPool,
+    private readonly keys?: ImageKeys,
   ) {
     this.verified = new Uint8Array(index.chunks.length);
   }
@@ -33,7 +37,7 @@ export class ChunkSource {
         await this.fetch(chunk, facts, stored);
         const length = await decompressorOf(facts.codec).decompress(
           stored.data,
-          facts.storedBytes,
+          payloadBytes(facts),
           into.data,
           facts.rawBytes,
         );
@@ -84,12 +88,26 @@ export class ChunkSource {
         throw asMissing(error, name);
       });
     const expected = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
-    const payload =
-      facts.codec === 'none' ? undefined : await this.hash(into.data, facts.storedBytes, this.index.hashSeed);
+    const isHashed = facts.codec !== 'none' && facts.cipher === 'none';
+    const payload = isHashed ? await this.hash(into.data, facts.storedBytes, this.index.hashSeed) : undefined;
     writeChunkHeader(expected, 0, facts, payload);
     if (!expected.equals(into.framed.subarray(0, CHUNK_HEADER_BYTES))) {
       throw this.damaged(chunk, 'its checksum or its header does not match');
     }
+    if (facts.cipher !== 'none' && !(await this.decrypt(chunk, facts, into))) {
+      throw this.damaged(chunk, 'it is not what was encrypted for this place');
+    }
+  }
+
+  private decrypt(chunk: number, facts: ChunkFacts, into: Block): Promise<boolean> {
+    const { shard, offset } = this.index.chunks.place(chunk);
+    const { prefix, number } = this.index.shards[shard] ?? { prefix: '', number: 0 };
+    if (this.keys === undefined) throw missingPassphrase(this.nameOf(shard));
+    const end = CHUNK_HEADER_BYTES + payloadBytes(facts);
+    const input = this.keys.forPlace(prefix, number, offset, into.framed.subarray(0, CHUNK_HEADER_BYTES));
+    this.aead ??= loadAead();
+    const payload = into.framed.subarray(CHUNK_HEADER_BYTES, end);
+    return this.aead.open(input, payload, into.framed.subarray(end, end + TAG_BYTES));
   }
 
   private reader(shard: number): Promise<StoreReader> {
@@ -136,6 +154,10 @@ function asMissing(error: unknown, name: string): unknown {
   if (!(error instanceof FastFreezeError) || error.code !== 'not-found') return error;
   const reason = 'this object of the image is missing';
   return new FastFreezeError({ code: 'image', op: 'read the image', subject: name, reason, cause: error });
+}
+
+function payloadBytes({ cipher, storedBytes }: ChunkFacts): number {
+  return cipher === 'none' ? storedBytes : storedBytes - TAG_BYTES;
 }
 
 function decompressorOf(codec: Codec): Decompressor {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HashWords } from '../linux/codecs.js';
-import { CODECS, type ChunkFacts, type Codec } from './layout.js';
+import { CIPHERS, CODECS, type ChunkFacts, type Cipher, type Codec } from './layout.js';
 
 /** One record of the index's chunk section. */
 export const CHUNK_RECORD_BYTES = 40;
@@ -53,10 +53,14 @@ export class ChunkTable {
     return number;
   }
 
-  setStored(number: number, codec: Codec, storedBytes: number): void {
+  setStored(
+    number: number,
+    { codec, cipher, storedBytes }: Pick<ChunkFacts, 'codec' | 'cipher' | 'storedBytes'>,
+  ): void {
     const at = number * CHUNK_RECORD_BYTES;
     this.records.writeUInt32LE(storedBytes, at + 16);
     this.records.writeUInt8(CODECS.indexOf(codec), at + 20);
+    this.records.writeUInt8(CIPHERS.indexOf(cipher), at + 21);
   }
 
   setPlace(number: number, place: ChunkPlace): void {
@@ -95,9 +99,14 @@ export class ChunkTable {
     return CODECS[this.records.readUInt8(number * CHUNK_RECORD_BYTES + 20)];
   }
 
-  /** Cipher, flags and what is reserved: zero in everything this version writes. */
+  /** Undefined when the record names a cipher that does not exist. */
+  cipher(number: number): Cipher | undefined {
+    return CIPHERS[this.records.readUInt8(number * CHUNK_RECORD_BYTES + 21)];
+  }
+
+  /** Flags: zero in everything this version writes. */
   reserved(number: number): number {
-    return this.records.readUIntLE(number * CHUNK_RECORD_BYTES + 21, 3);
+    return this.records.readUInt16LE(number * CHUNK_RECORD_BYTES + 22);
   }
 
   facts(number: number): ChunkFacts {
@@ -109,7 +118,8 @@ export class ChunkTable {
       d: this.records.readUInt32LE(at + 36),
     };
     const codec = this.codec(number) ?? 'none';
-    return { codec, rawBytes: this.rawBytes(number), storedBytes: this.storedBytes(number), hash };
+    const cipher = this.cipher(number) ?? 'none';
+    return { codec, cipher, rawBytes: this.rawBytes(number), storedBytes: this.storedBytes(number), hash };
   }
 
   private has(number: number, hash: HashWords, rawBytes: number): boolean {

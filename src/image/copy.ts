@@ -4,7 +4,7 @@ import type { Store } from '../store/store.js';
 import { commitManifest, listGenerations, readManifest } from './generations.js';
 import type { Manifest, ObjectRecord } from './manifest.js';
 import { removeUncommitted } from './prune.js';
-import { type Damage, verifyImage } from './verify.js';
+import { type Damage, type KeysOf, verifyImage } from './verify.js';
 
 const PIECE_BYTES = 1 << 20;
 
@@ -29,14 +29,16 @@ export interface CopyResult {
  * The same for people, who may give any two places: a generation of the same number that is another one is refused
  * before a byte is written, and the copy is read back and verified before it is committed.
  */
-export async function copyVerified(from: Store, to: Store, generation: number): Promise<CopyResult> {
+export async function copyVerified(from: Store, to: Store, generation: number, keysOf?: KeysOf): Promise<CopyResult> {
   const manifest = await readManifest(from, generation);
+  // Before a byte is copied: without its passphrase an image cannot be verified.
+  const keys = await keysOf?.(manifest);
   const there = await listGenerations(to);
   if (there.includes(generation)) return await sameOrRefused(to, manifest);
   try {
     await to.prepare();
     const copiedBytes = await copyObjects(from, to, manifest);
-    const { damage } = await verifyImage(to, manifest);
+    const { damage } = await verifyImage(to, manifest, keys);
     if (damage[0] !== undefined) throw damagedCopy(from, damage[0]);
     const isNewest = generation > (there.at(-1) ?? 0);
     const outcome = await commitManifest(to, manifest, { hint: isNewest });

@@ -4,7 +4,11 @@ import type { Store } from '../store/store.js';
 import type { ChunkSink } from './chunk-sink.js';
 import type { FileWriter } from './image-file-writer.js';
 import { EXTENT_WORDS, type ImageIndex, type IndexedFile, type IndexedShard, encodeIndex } from './index-format.js';
+import { loadAead } from '../linux/aead.js';
+import type { ImageKeys } from './keys.js';
+import { TAG_BYTES } from './layout.js';
 import type { SealedImage } from './manifest.js';
+import { indexName } from './names.js';
 
 /** The index of an image whose last chunk is stored. Appends to `shards` those that it borrows from. */
 export function buildIndex(
@@ -29,8 +33,14 @@ export function buildIndex(
 }
 
 /** Store an index; it is durable and visible when this resolves. */
-export async function storeIndex(store: Store, name: string, index: ImageIndex): Promise<SealedImage['index']> {
-  const bytes = encodeIndex(index);
+export async function storeIndex(
+  store: Store,
+  prefix: string,
+  index: ImageIndex,
+  keys: ImageKeys | undefined,
+): Promise<SealedImage['index']> {
+  const name = indexName(prefix);
+  const bytes = await encrypted(encodeIndex(index), prefix, keys);
   const writer = await store.createWriter(name);
   try {
     await writer.append([bytes]);
@@ -40,6 +50,13 @@ export async function storeIndex(store: Store, name: string, index: ImageIndex):
     throw error;
   }
   return { name, sizeBytes: bytes.length, sha256: createHash('sha256').update(bytes).digest('hex') };
+}
+
+async function encrypted(plain: Buffer, prefix: string, keys: ImageKeys | undefined): Promise<Buffer> {
+  if (keys === undefined) return plain;
+  const bytes = Buffer.concat([plain, Buffer.alloc(TAG_BYTES)]);
+  await loadAead().seal(keys.forIndex(prefix), bytes.subarray(0, plain.length), bytes.subarray(plain.length));
+  return bytes;
 }
 
 /** Borrowed chunks still say where the previous index has their shard: give them its position in this one. */

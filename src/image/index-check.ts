@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { FastFreezeError } from '../base/errors.js';
 import type { ImageIndex } from './index-format.js';
-import { CHUNK_HEADER_BYTES, MAX_CHUNK_BYTES } from './layout.js';
+import { CHUNK_HEADER_BYTES, type Cipher, MAX_CHUNK_BYTES, TAG_BYTES } from './layout.js';
 import { isPrefix } from './names.js';
 
 /**
  * Every number of an index against every bound, so that nothing that uses it has to. A correct checksum says that the
  * bytes are the writer's, not that the writer was right.
  */
-export function checkIndex(index: ImageIndex, refuse: (reason: string) => FastFreezeError): void {
+export function checkIndex(index: ImageIndex, cipher: Cipher, refuse: (reason: string) => FastFreezeError): void {
   checkShards(index, refuse);
-  checkChunks(index, refuse);
+  checkChunks(index, cipher, refuse);
   checkFiles(index, refuse);
 }
 
@@ -28,7 +28,8 @@ function checkShards({ shards }: ImageIndex, refuse: Refuse): void {
   });
 }
 
-function checkChunks({ chunks, shards }: ImageIndex, refuse: Refuse): void {
+function checkChunks({ chunks, shards }: ImageIndex, cipher: Cipher, refuse: Refuse): void {
+  const tagBytes = cipher === 'none' ? 0 : TAG_BYTES;
   for (let i = 0; i < chunks.length; i++) {
     const rawBytes = chunks.rawBytes(i);
     const storedBytes = chunks.storedBytes(i);
@@ -36,8 +37,10 @@ function checkChunks({ chunks, shards }: ImageIndex, refuse: Refuse): void {
     const codec = chunks.codec(i);
     if (rawBytes < 1 || rawBytes > MAX_CHUNK_BYTES) throw refuse(`chunk ${i} has no valid length`);
     if (codec === undefined) throw refuse(`chunk ${i} uses a codec that this program does not know`);
+    if (chunks.cipher(i) !== cipher) throw refuse(`chunk ${i} is not encrypted as the image is`);
     if (chunks.reserved(i) !== 0) throw refuse(`chunk ${i} uses features that this program does not know`);
-    if (storedBytes < 1 || storedBytes > rawBytes || (codec === 'none' && storedBytes !== rawBytes)) {
+    const payloadBytes = storedBytes - tagBytes;
+    if (payloadBytes < 1 || payloadBytes > rawBytes || (codec === 'none' && payloadBytes !== rawBytes)) {
       throw refuse(`chunk ${i} has no valid stored length`);
     }
     if (offset + CHUNK_HEADER_BYTES + storedBytes > (shards[shard]?.sizeBytes ?? 0)) {

@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { FastFreezeError } from '../base/errors.js';
 import { CHUNK_RECORD_BYTES, ChunkTable } from './chunk-table.js';
 import { checkIndex } from './index-check.js';
+import type { Cipher } from './layout.js';
 import type { ShardId } from './names.js';
 
 // The index object, byte for byte as docs/image-format.md gives it.
@@ -86,7 +87,7 @@ export function encodeIndex(index: ImageIndex): Buffer {
 }
 
 /** Reads and checks everything; whatever the bytes are, it ends with an index that is sound or an `image` error. */
-export function decodeIndex(bytes: Buffer, subject: string): ImageIndex {
+export function decodeIndex(bytes: Buffer, subject: string, cipher: Cipher = 'none'): ImageIndex {
   const refuse = (reason: string): FastFreezeError =>
     new FastFreezeError({ code: 'image', op: 'read the index', subject, reason });
 
@@ -151,6 +152,6 @@ export function decodeIndex(bytes: Buffer, subject: string): ImageIndex {
     files,
     extents,
   };
-  checkIndex(index, refuse);
+  checkIndex(index, cipher, refuse);
   return index;
 }

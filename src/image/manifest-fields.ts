@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { FastFreezeError } from '../base/errors.js';
-import { CODECS } from './layout.js';
-import type { FinishedRecord, ManifestFields, ObjectRecord, SealedImage, WriterRecord } from './manifest.js';
+import { CIPHERS, CODECS } from './layout.js';
+import type {
+  EncryptionRecord,
+  FinishedRecord,
+  ManifestFields,
+  ObjectRecord,
+  SealedImage,
+  WriterRecord,
+} from './manifest.js';
 import { indexName, isPrefix, parseShardName } from './names.js';
 
 /** The fields of a manifest, each checked for what its type promises. Fields that are not known are left out. */
@@ -60,10 +67,12 @@ function readImage(image: Fields, generation: number): SealedImage {
   if (baseGeneration === null ? borrows : baseGeneration !== generation - 1) {
     throw image.wrong('baseGeneration', 'be the generation right before when shards of earlier images are used');
   }
+  const cipher = image.oneOf('cipher', CIPHERS);
   return {
     prefix,
     codec: image.oneOf('codec', CODECS),
-    cipher: image.oneOf('cipher', ['none'] as const),
+    cipher,
+    ...(cipher === 'none' ? {} : { encryption: readEncryption(image.object('encryption')) }),
     baseGeneration,
     shards,
     index: record,
@@ -71,6 +80,27 @@ function readImage(image: Fields, generation: number): SealedImage {
     storedBytes: image.count('storedBytes', 0),
     files: image.count('files', 0),
     chunks: image.count('chunks', 0),
+  };
+}
+
+function readEncryption(encryption: Fields): EncryptionRecord {
+  const hex = (name: string, bytes: number): string => {
+    const text = encryption.text(name);
+    if (!new RegExp(`^[0-9a-f]{${2 * bytes}}$`, 'u').test(text)) {
+      throw encryption.wrong(name, `be ${2 * bytes} hexadecimal digits`);
+    }
+    return text;
+  };
+  const n = encryption.count('n', 2, 2 ** 24);
+  if (!Number.isInteger(Math.log2(n))) throw encryption.wrong('n', 'be a power of two');
+  return {
+    name: encryption.oneOf('name', ['scrypt'] as const),
+    n,
+    r: encryption.count('r', 1, 64),
+    p: encryption.count('p', 1, 64),
+    salt: hex('salt', 16),
+    check: hex('check', 16),
+    seal: hex('seal', 32),
   };
 }
 

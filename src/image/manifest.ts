@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
 import { FastFreezeError } from '../base/errors.js';
-import type { Codec } from './layout.js';
+import { type ImageKeys, type KeyDerivation, missingPassphrase } from './keys.js';
+import type { Cipher, Codec } from './layout.js';
 import { readManifestFields } from './manifest-fields.js';
 
 export interface ObjectRecord {
@@ -13,7 +14,9 @@ export interface ObjectRecord {
 export interface SealedImage {
   readonly prefix: string;
   readonly codec: Codec;
-  readonly cipher: 'none';
+  readonly cipher: Cipher;
+  /** With a cipher only. */
+  readonly encryption?: EncryptionRecord;
   /** The generation whose chunks are used again, which is the one right before; null when none are. */
   readonly baseGeneration: number | null;
   /** Every shard that the index points into, its own and those of earlier images. */
@@ -25,6 +28,11 @@ export interface SealedImage {
   readonly storedBytes: number;
   readonly files: number;
   readonly chunks: number;
+}
+
+export interface EncryptionRecord extends KeyDerivation {
+  /** Authenticates the whole manifest, by a key that only the passphrase gives. */
+  readonly seal: string;
 }
 
 export interface WriterRecord {
@@ -70,18 +78,46 @@ const FORMAT = 'fastfreeze-image';
 const FORMAT_VERSION = 1;
 const OLDER_HINT = 'use an older generation (--generation N), if one was kept; fastfreeze list shows them';
 
-/** A manifest with its checksum. Throws `internal` on fields that `parseManifest` would refuse. */
-export function buildManifest(fields: ManifestFields): Manifest {
+/** A manifest with its checksum, sealed by the keys of its image. Throws `internal` on fields that `parseManifest` would refuse. */
+export function buildManifest(fields: ManifestFields, keys?: ImageKeys): Manifest {
   const checked = readManifestFields(
-    JSON.parse(`${bodyOf(fields)}}`) as unknown,
+    JSON.parse(`${bodyOf(withSeal(fields, keys === undefined ? undefined : NO_SEAL))}}`) as unknown,
     (reason) => new FastFreezeError({ code: 'internal', op: 'write the manifest', reason }),
   );
-  return { format: FORMAT, formatVersion: FORMAT_VERSION, ...checked, checksum: digest(bodyOf(checked)) };
+  const sealed = withSeal(checked, keys?.sealOf(bodyOf(checked)));
+  return { format: FORMAT, formatVersion: FORMAT_VERSION, ...sealed, checksum: digest(bodyOf(sealed)) };
 }
 
 /** The bytes to store. */
 export function serializeManifest(manifest: Manifest): Buffer {
   return Buffer.from(`${bodyOf(manifest)}${tailOf(manifest.checksum)}`, 'utf8');
+}
+
+/**
+ * Whether the image was written by somebody who knows the passphrase, and the manifest as it is now. Throws `key` where the
+ * passphrase is missing, `image` where the manifest was changed, or keys are given for an image that is not encrypted.
+ */
+export function checkSeal(manifest: Manifest, keys: ImageKeys | undefined, subject: string): void {
+  const encryption = manifest.image?.encryption;
+  if (manifest.image === undefined || (encryption === undefined && keys === undefined)) return;
+  if (keys === undefined) throw missingPassphrase(subject);
+  if (encryption !== undefined && keys.sealOf(bodyOf(withSeal(manifest, NO_SEAL))) === encryption.seal) return;
+  throw new FastFreezeError({
+    code: 'image',
+    op: 'read',
+    subject,
+    reason: 'it was changed by somebody who does not know the passphrase',
+    hint: OLDER_HINT,
+  });
+}
+
+/** Stands for the seal while it is computed. */
+const NO_SEAL = '0'.repeat(64);
+
+function withSeal(fields: ManifestFields, seal: string | undefined): ManifestFields {
+  const { image } = fields;
+  if (image?.encryption === undefined || seal === undefined) return fields;
+  return { ...fields, image: { ...image, encryption: { ...image.encryption, seal } } };
 }
 
 /** Every byte and every field checked; what is wrong is told apart in the message. */

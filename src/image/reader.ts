@@ -7,14 +7,19 @@ import { ChunkCache } from './chunk-cache.js';
 import { ChunkSource } from './chunk-source.js';
 import { FileReader, type FileReaderContext, type ImageFileReader } from './image-file-reader.js';
 import { EXTENT_WORDS, type ImageIndex, MAX_INDEX_BYTES, decodeIndex } from './index-format.js';
-import type { Manifest, SealedImage } from './manifest.js';
-import { shardName } from './names.js';
+import { loadAead } from '../linux/aead.js';
+import { type ImageKeys, missingPassphrase } from './keys.js';
+import { TAG_BYTES } from './layout.js';
+import { type Manifest, type SealedImage, checkSeal } from './manifest.js';
+import { manifestName, shardName } from './names.js';
 import { SliceList } from './pieces.js';
 
 export interface OpenImageOptions {
   readonly store: Store;
   readonly manifest: Manifest;
   readonly blocks?: BlockPool;
+  /** Of an encrypted image. */
+  readonly keys?: ImageKeys | undefined;
 }
 
 /** A committed image, open for reading: any number of files at once, every byte verified before it is handed out. */
@@ -36,8 +41,9 @@ export interface ImageReader {
 
 /** Reads and verifies the index, and finds every shard there and of the right size, before anything is restored. */
 export async function openImage(options: OpenImageOptions): Promise<ImageReader> {
-  const { store, manifest } = options;
+  const { store, manifest, keys } = options;
   const { image } = manifest;
+  checkSeal(manifest, keys, manifestName(manifest.generation));
   if (image === undefined) {
     throw new FastFreezeError({
       code: 'not-found',
@@ -48,10 +54,10 @@ export async function openImage(options: OpenImageOptions): Promise<ImageReader>
     });
   }
   await Promise.all([image.index, ...image.shards].map((object) => checkSize(store, object)));
-  const index = await readIndex(store, image);
+  const index = await readIndex(store, image, keys);
   checkShards(image, index);
   const blocks = options.blocks ?? createBlockPool();
-  const source = new ChunkSource(store, index, blocks);
+  const source = new ChunkSource(store, index, blocks, keys);
   return new Reader({
     index,
     blocks,
@@ -145,11 +151,12 @@ async function checkSize(store: Store, object: { name: string; sizeBytes: number
 }
 
 /** The index of a committed image, verified. The next image's writer needs nothing else of this one. */
-export async function readIndex(store: Store, image: SealedImage): Promise<ImageIndex> {
+export async function readIndex(store: Store, image: SealedImage, keys?: ImageKeys): Promise<ImageIndex> {
   const { name, sizeBytes, sha256 } = image.index;
   const refuse = (reason: string): FastFreezeError =>
     new FastFreezeError({ code: 'image', op: 'read the index', subject: name, reason });
   if (sizeBytes > MAX_INDEX_BYTES) throw refuse(`with ${sizeBytes} bytes it is too large`);
+  if (image.cipher !== 'none' && sizeBytes <= TAG_BYTES) throw refuse(`with ${sizeBytes} bytes it is too small`);
   const bytes = Buffer.alloc(sizeBytes);
   await store.read(name, 0, bytes).catch((error: unknown) => {
     if (error instanceof FastFreezeError && error.code === 'not-found') throw refuse('it is missing');
@@ -158,7 +165,13 @@ export async function readIndex(store: Store, image: SealedImage): Promise<Image
   if (createHash('sha256').update(bytes).digest('hex') !== sha256) {
     throw refuse('its checksum is not the one in the manifest: it is damaged or belongs to another image');
   }
-  return decodeIndex(bytes, name);
+  if (image.cipher === 'none') return decodeIndex(bytes, name);
+  if (keys === undefined) throw missingPassphrase(name);
+  const plain = bytes.subarray(0, bytes.length - TAG_BYTES);
+  if (!(await loadAead().open(keys.forIndex(image.prefix), plain, bytes.subarray(plain.length)))) {
+    throw refuse('it was changed by somebody who does not know the passphrase');
+  }
+  return decodeIndex(plain, name, image.cipher);
 }
 
 /** The manifest names the shards for those who have no index (pruning, sizes); the two must agree. */

@@ -3,6 +3,7 @@ import type { Store, StoreWriter } from '../store/store.js';
 import type { Block } from './blocks.js';
 import type { ChunkPlace } from './chunk-table.js';
 import type { IndexedShard } from './index-format.js';
+import { TAG_BYTES } from './layout.js';
 import { shardName } from './names.js';
 
 /** Object stores limit the size of an object; a shard that reaches this goes on in a new one. */
@@ -21,6 +22,11 @@ export interface ShardSetOptions {
   /** How many shards are written side by side. */
   readonly numShards: number;
   readonly maxShardBytes?: number;
+  /**
+   * Encrypts a framed chunk in place, for the place where it will stand. What authenticates it comes in memory of its own:
+   * right behind the chunk its file may go on. Each chunk's length counts it.
+   */
+  readonly seal?: (framed: Buffer, shard: number, offset: number) => Promise<Buffer>;
   /** For tests: shards are finished early from this size on. */
   readonly minEarlyBytes?: number;
 }
@@ -111,13 +117,28 @@ export class ShardSet {
     const start = shard.sizeBytes;
     shard.sizeBytes += bytes;
     this.storedBytes += bytes;
-    await shard.writer.append(batch.map((job) => job.block.framed.subarray(0, job.length)));
+    await shard.writer.append(await this.sealed(shard, start, batch));
     lane.queuedBytes -= bytes;
     let offset = start;
     for (const job of batch) {
       job.resolve({ shard: shard.number, offset });
       offset += job.length;
     }
+  }
+
+  private async sealed(shard: OpenShard, start: number, batch: readonly Job[]): Promise<Buffer[]> {
+    const { seal } = this.options;
+    if (seal === undefined) return batch.map((job) => job.block.framed.subarray(0, job.length));
+    let offset = start;
+    const sealing = batch.map(async ({ block, length }) => {
+      const at = offset;
+      offset += length;
+      const chunk = block.framed.subarray(0, length - TAG_BYTES);
+      return [chunk, await seal(chunk, shard.id.number, at)];
+    });
+    // All have ended before any block is anybody else's, also when one fails.
+    await Promise.allSettled(sealing);
+    return (await Promise.all(sealing)).flat();
   }
 
   private async shardWithRoom(lane: Lane, bytes: number): Promise<OpenShard> {

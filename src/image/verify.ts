@@ -6,7 +6,8 @@ import { ChunkSource } from './chunk-source.js';
 import { readManifest } from './generations.js';
 import type { ImageIndex } from './index-format.js';
 import { CHUNK_HEADER_BYTES } from './layout.js';
-import type { Manifest, ObjectRecord } from './manifest.js';
+import type { ImageKeys } from './keys.js';
+import { type Manifest, type ObjectRecord, checkSeal } from './manifest.js';
 import { manifestName, shardName } from './names.js';
 import { checkShards, readIndex } from './reader.js';
 
@@ -29,6 +30,9 @@ export interface Verified {
   readonly damage: readonly Damage[];
 }
 
+/** The keys of an image that is encrypted; undefined for one that is not. A passphrase that is missing or wrong: `key`. */
+export type KeysOf = (manifest: Manifest) => Promise<ImageKeys | undefined>;
+
 /** Chunks in flight at a time; each has a block of its own. */
 const WORKERS = 4;
 
@@ -36,9 +40,10 @@ const WORKERS = 4;
  * Read and check all that a restore of this generation would read. What is damaged is collected, not thrown, so that
  * one pass tells all of it; only a store that fails to answer throws.
  */
-export async function verifyGeneration(store: Store, generation: number): Promise<Verified> {
+export async function verifyGeneration(store: Store, generation: number, keysOf?: KeysOf): Promise<Verified> {
   try {
-    return await verifyImage(store, await readManifest(store, generation));
+    const manifest = await readManifest(store, generation);
+    return await verifyImage(store, manifest, await keysOf?.(manifest));
   } catch (error) {
     const damage = [asDamage(error, manifestName(generation), null)];
     return { generation, state: null, chunks: 0, storedBytes: 0, rawBytes: 0, damage };
@@ -46,10 +51,17 @@ export async function verifyGeneration(store: Store, generation: number): Promis
 }
 
 /** The same for an image whose manifest is known, committed or not. */
-export async function verifyImage(store: Store, manifest: Manifest): Promise<Verified> {
+export async function verifyImage(store: Store, manifest: Manifest, keys?: ImageKeys): Promise<Verified> {
   const { generation, state, image } = manifest;
   if (image === undefined) return { generation, state, chunks: 0, storedBytes: 0, rawBytes: 0, damage: [] };
   const damage: Damage[] = [];
+  try {
+    checkSeal(manifest, keys, manifestName(generation));
+  } catch (error) {
+    // Nothing that it says is to be used.
+    damage.push(asDamage(error, manifestName(generation), null));
+    return { generation, state, chunks: 0, storedBytes: 0, rawBytes: 0, damage };
+  }
   const present = new Map<string, number>();
   for (const object of [image.index, ...image.shards]) {
     const sizeBytes = await store.size(object.name);
@@ -59,14 +71,14 @@ export async function verifyImage(store: Store, manifest: Manifest): Promise<Ver
   }
   let index: ImageIndex;
   try {
-    index = await readIndex(store, image);
+    index = await readIndex(store, image, keys);
     checkShards(image, index);
   } catch (error) {
     const found = asDamage(error, image.index.name, null);
     if (!damage.some((one) => one.object === image.index.name)) damage.push(found);
     return { generation, state, chunks: 0, storedBytes: 0, rawBytes: 0, damage };
   }
-  const read = await verifyChunks(store, index, present, damage);
+  const read = await verifyChunks(store, index, keys, present, damage);
   damage.sort((one, other) => compare(one.object, other.object) || (one.offset ?? -1) - (other.offset ?? -1));
   return { generation, state, ...read, storedBytes: read.storedBytes + image.index.sizeBytes, damage };
 }
@@ -74,11 +86,12 @@ export async function verifyImage(store: Store, manifest: Manifest): Promise<Ver
 async function verifyChunks(
   store: Store,
   index: ImageIndex,
+  keys: ImageKeys | undefined,
   present: ReadonlyMap<string, number>,
   damage: Damage[],
 ): Promise<{ chunks: number; storedBytes: number; rawBytes: number }> {
   const { chunks } = index;
-  const source = new ChunkSource(store, index, createBlockPool({ fileBlocks: WORKERS, storedBlocks: WORKERS }));
+  const source = new ChunkSource(store, index, createBlockPool({ fileBlocks: WORKERS, storedBlocks: WORKERS }), keys);
   const blocks = createBlockPool({ fileBlocks: WORKERS }).file;
   const total = { chunks: 0, storedBytes: 0, rawBytes: 0 };
   // In the order of the shards, so that storage is read front to back.

@@ -7,7 +7,9 @@ import { ChunkSink } from './chunk-sink.js';
 import { FileWriter, type FileWriterContext, type ImageFileWriter } from './image-file-writer.js';
 import { buildIndex, storeIndex } from './index-build.js';
 import type { ImageIndex } from './index-format.js';
-import type { Codec } from './layout.js';
+import { loadAead } from '../linux/aead.js';
+import type { ImageKeys } from './keys.js';
+import { CHUNK_HEADER_BYTES, type Codec, TAG_BYTES } from './layout.js';
 import type { SealedImage } from './manifest.js';
 import { assertPrefix, indexName, shardName } from './names.js';
 import { Packer } from './packer.js';
@@ -21,7 +23,9 @@ export interface ImageWriterOptions {
   readonly numShards: number;
   readonly codec: Codec;
   readonly blocks?: BlockPool;
-  /** The image of the generation right before this one: what equals its chunks is not stored again. */
+  /** To encrypt with; undefined for an image that everybody who gets at it can read. */
+  readonly keys?: ImageKeys;
+  /** The image of the generation right before this one, with the same keys: what equals its chunks is not stored again. */
   readonly previous?: { readonly index: ImageIndex; readonly generation: number };
   /** For tests: shards roll over at this size. */
   readonly maxShardBytes?: number;
@@ -80,10 +84,12 @@ class Writer implements ImageWriter, FileWriterContext {
 
   constructor(private readonly options: ImageWriterOptions) {
     this.blocks = options.blocks ?? createBlockPool();
-    this.shards = new ShardSet(options);
+    const { keys, prefix } = options;
+    this.shards = new ShardSet({ ...options, ...(keys === undefined ? {} : { seal: sealer(keys, prefix) }) });
     this.sink = new ChunkSink(
       {
         codec: options.codec,
+        cipher: keys === undefined ? 'none' : 'aes-256-gcm',
         blocks: this.blocks,
         shards: this.shards,
         hashSeed: options.previous?.index.hashSeed ?? randomBytes(8).readBigUInt64LE(),
@@ -210,13 +216,15 @@ class Writer implements ImageWriter, FileWriterContext {
     if (this.sink.failure !== undefined) throw this.sink.failure;
     await this.shards.finish();
 
-    const { store, prefix, codec, previous } = this.options;
+    const { store, prefix, codec, previous, keys } = this.options;
     const index = buildIndex([...this.files.values()], this.sink, this.shards.shards(), previous?.index);
-    const record = await storeIndex(store, indexName(prefix), index);
+    const record = await storeIndex(store, prefix, index, keys);
     return {
       prefix,
       codec,
-      cipher: 'none',
+      ...(keys === undefined
+        ? { cipher: 'none' as const }
+        : { cipher: 'aes-256-gcm' as const, encryption: { ...keys.derivation, seal: '' } }),
       baseGeneration: this.sink.borrowed.size > 0 ? (previous?.generation ?? null) : null,
       shards: index.shards.map((shard) => ({
         name: shardName(shard.prefix, shard.number),
@@ -229,4 +237,15 @@ class Writer implements ImageWriter, FileWriterContext {
       chunks: index.chunks.length,
     };
   }
+}
+
+/** Each chunk's own header is authenticated with it. */
+function sealer(keys: ImageKeys, prefix: string): (framed: Buffer, shard: number, offset: number) => Promise<Buffer> {
+  const aead = loadAead();
+  return async (framed, shard, offset) => {
+    const tag = Buffer.alloc(TAG_BYTES);
+    const input = keys.forPlace(prefix, shard, offset, framed.subarray(0, CHUNK_HEADER_BYTES));
+    await aead.seal(input, framed.subarray(CHUNK_HEADER_BYTES), tag);
+    return tag;
+  };
 }

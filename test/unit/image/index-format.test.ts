@@ -10,7 +10,11 @@ function sample(): ImageIndex {
   const chunks = new ChunkTable();
   for (let i = 0; i < 5; i++) {
     const chunk = chunks.add({ a: i, b: 2 ** 32 - 1, c: 0, d: 7 }, 1000 + i);
-    chunks.setStored(chunk, i % 2 === 0 ? 'none' : 'zstd', i % 2 === 0 ? 1000 + i : 10);
+    chunks.setStored(chunk, {
+      codec: i % 2 === 0 ? 'none' : 'zstd',
+      cipher: 'none',
+      storedBytes: i % 2 === 0 ? 1000 + i : 10,
+    });
     chunks.setPlace(chunk, { shard: i % 2, offset: i * 2000 });
   }
   return {
