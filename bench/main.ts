@@ -18,7 +18,7 @@ import { findCriu } from '../src/criu/runtime/find.js';
 import { isPrivileged } from '../src/criu/runtime/privilege.js';
 import { CONTESTANTS, type Contestant } from './contestants.js';
 import { type Bench, Sampler, type Workload, endAll } from './jobs.js';
-import { MAX_FOREIGN_SHARE, availableBytes, describeMachine } from './machine.js';
+import { MAX_FOREIGN_SHARE, availableBytes, describeMachine, warm } from './machine.js';
 import { type Measurement, measure } from './measure.js';
 import { noServer, startServer } from './s3-server.js';
 import { uploaders } from './upload.js';
@@ -161,6 +161,8 @@ async function compareUploads(
   const rows: Row[] = [];
   const server = await startServer(bench.memoryDirectory);
   try {
+    // As before each run: what is measured is the server, not how fast the host gives memory.
+    warm(bench.memoryDirectory, 3 * GIB);
     const alone = await server.rate(GIB / 2);
     const rates = `the server alone takes ${mega(alone.up)} and gives ${mega(alone.down)} MB/s`;
     for (const link of links) {

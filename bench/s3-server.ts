@@ -27,6 +27,7 @@ export interface S3Server {
 const BUCKET = 'bench';
 const PORT = 5000;
 const PART_BYTES = 8 << 20;
+const OBJECT_BYTES = 32 << 20;
 const SIDE_BY_SIDE = 4;
 const START_TIMEOUT_MS = 60_000;
 const REQUEST_TIMEOUT_MS = 120_000;
@@ -92,15 +93,23 @@ interface Answer {
 
 type Call = (method: string, path: string, body?: Uint8Array) => Promise<Answer>;
 
-/** Multipart uploads side by side, then downloads of the same parts, by a client that does nothing else. */
+/**
+ * Multipart uploads side by side, then downloads of the same objects, by a client that does nothing else. The objects are of a
+ * size that suits the server: it joins the parts of each in memory, the slower the more there are.
+ */
 async function measureRate(call: Call, bytes: number): Promise<{ up: number; down: number }> {
   const part = Buffer.alloc(PART_BYTES, 'part');
-  const parts = Math.max(1, Math.round(bytes / PART_BYTES / SIDE_BY_SIDE));
-  const objects = Array.from({ length: SIDE_BY_SIDE }, (_, i) => `${BUCKET}/rate-${i}`);
+  const parts = OBJECT_BYTES / PART_BYTES;
+  const count = Math.max(SIDE_BY_SIDE, Math.round(bytes / OBJECT_BYTES));
+  const objects = Array.from({ length: count }, (_, i) => `${BUCKET}/rate-${i}`);
   const timed = async (work: (object: string) => Promise<void>): Promise<number> => {
     const startMs = performance.now();
-    await Promise.all(objects.map(work));
-    return (parts * PART_BYTES * SIDE_BY_SIDE) / ((performance.now() - startMs) / 1000);
+    const queue = [...objects];
+    const follow = async (): Promise<void> => {
+      for (let object = queue.shift(); object !== undefined; object = queue.shift()) await work(object);
+    };
+    await Promise.all(Array.from({ length: SIDE_BY_SIDE }, follow));
+    return (count * OBJECT_BYTES) / ((performance.now() - startMs) / 1000);
   };
   const up = await timed(async (object) => {
     const id = /<UploadId>([^<]+)</.exec((await call('POST', `${object}?uploads`)).body.toString())?.[1] ?? '';
