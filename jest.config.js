@@ -5,6 +5,7 @@ const common = { testEnvironment: 'node', transform: {}, injectGlobals: false };
 export default {
   // Two cores: one worker more would only make freezes wait for each other.
   maxWorkers: 2,
+  testSequencer: '<rootDir>/scripts/jest-sequencer.mjs',
   reporters: ['default', '<rootDir>/scripts/jest-reporter.mjs'],
   projects: [
     {
