@@ -47,7 +47,10 @@ function appFacts(app: InspectedApp): (readonly [string, string])[] {
 function imageFacts(image: InspectedImage): (readonly [string, string])[] {
   const ratio = image.compressionRatio === null ? '' : `, ${image.compressionRatio.toFixed(2)} : 1`;
   return [
-    ['size', `${sizeText(image.rawBytes)}, ${sizeText(image.storedBytes)} stored (${image.codec}${ratio})`],
+    [
+      'size',
+      `${sizeText(image.rawBytes)}, ${sizeText(image.storedBytes)} stored (${image.codec}${ratio})${image.cipher === 'none' ? '' : `, encrypted (${image.cipher})`}`,
+    ],
     ['objects', `${image.shards.length} shards, ${image.chunks} chunks, ${image.files} files of CRIU`],
     ...(image.baseGeneration === null ? [] : [['based on', `generation ${image.baseGeneration}`] as const]),
   ];

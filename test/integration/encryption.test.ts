@@ -153,6 +153,9 @@ test('checkpoint can bring a passphrase, for a job that had none; the commands t
     expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
     expect((await job.ends()).code).toBe(137);
 
+    const shown = await place.fastfreeze(['inspect', '--passphrase-file', file, url(bed)]);
+    expect(shown.stdout).toContain('encrypted (aes-256-gcm)');
+
     const copy = `file:${bed.path('copy')}`;
     const commands = [
       ['verify', '--all', url(bed)],
