@@ -186,7 +186,8 @@ function readIfThere(path: string): string {
   try {
     return readFileSync(path, 'latin1');
   } catch (error) {
-    if (error instanceof Error && /ENOENT|ESRCH/u.test(error.message)) return '';
+    // Not `instanceof`: errors of Node itself are not of the test's own realm.
+    if (/ENOENT|ESRCH/u.test(String(error))) return '';
     throw error;
   }
 }
