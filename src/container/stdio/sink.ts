@@ -81,12 +81,14 @@ function createSink(options: { poller: Poller; fd: number; step: number; close: 
     for (const listener of [...listeners]) listener();
   };
   const regular = fstatSync(options.fd).isFile();
+  // A regular file takes everything at once, and nobody could tell us when it takes more.
+  const step = regular ? Number.MAX_SAFE_INTEGER : options.step;
 
   const write = (): void => {
     while (queue.length > 0 && !paused && !broken) {
       const head = queue[0];
       if (head === undefined) break;
-      const put = writeOrClosed(options.fd, head, Math.min(head.length, options.step));
+      const put = writeOrClosed(options.fd, head, Math.min(head.length, step));
       if (put === 'full') {
         // Nothing is lost while somebody makes room: the application waits as at a full pipe.
         retry ??= setTimeout(() => {
@@ -109,7 +111,7 @@ function createSink(options: { poller: Poller; fd: number; step: number; close: 
       if (put === head.length) queue.shift();
       else queue[0] = head.subarray(put);
       // A blocking descriptor may take one such piece per poll, not more.
-      if (options.step === ATOMIC_BYTES && queue.length > 0) {
+      if (step === ATOMIC_BYTES && queue.length > 0) {
         watch?.setEvents(POLLOUT);
         return;
       }
@@ -138,7 +140,7 @@ function createSink(options: { poller: Poller; fd: number; step: number; close: 
       queue.push(bytes);
       pendingBytes += bytes.length;
       if (queue.length !== 1 || paused) return;
-      if (regular || options.step !== ATOMIC_BYTES) write();
+      if (step !== ATOMIC_BYTES) write();
       else watch?.setEvents(POLLOUT);
     },
     get pendingBytes() {

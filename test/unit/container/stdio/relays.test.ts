@@ -114,6 +114,21 @@ describe('a sink on a descriptor', () => {
     sink.close();
   });
 
+  test('on a regular file passes on all that has come in several pieces while it was paused', () => {
+    const path = join(makeDirectory(), 'out');
+    const fd = openSync(path, constants.O_WRONLY | constants.O_CREAT, 0o600);
+    open.add(fd);
+    const sink = descriptorSink(makePoller(), fd);
+    sink.pause();
+    const pieces = [noise(10_000, 1), noise(3, 2), noise(5_000, 3)];
+    for (const piece of pieces) sink.push(piece);
+    sink.resume();
+    expect(sink.pendingBytes).toBe(0);
+    sink.push(noise(4, 4));
+    expect(readFileSync(path).equals(Buffer.concat([...pieces, noise(4, 4)]))).toBe(true);
+    sink.close();
+  });
+
   test('is broken when its reader has gone, and drops what comes', async () => {
     const outside = pipe();
     const sink = descriptorSink(makePoller(), outside.writeFd);
