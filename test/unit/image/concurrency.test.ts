@@ -92,7 +92,8 @@ describe('a writer short of memory', () => {
       const store = observed(makeStore(), (event) => void events.push(event));
       const { sealed, manifest } = await writeImage(store, files, options);
       expect(sealed.shards.length).toBeGreaterThan(6);
-      for (const { sizeBytes } of sealed.shards) expect(sizeBytes).toBeLessThanOrEqual(2_200_000);
+      // A quarter of what a lane has stored: the last of them may be a little larger than the least.
+      for (const { sizeBytes } of sealed.shards) expect(sizeBytes).toBeLessThanOrEqual(24_000_000 / 2 / 4);
       const found = (await readImage(store, manifest)).get('pages-1.img');
       expect(found?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(true);
       const early = events.slice(0, events.lastIndexOf('append')).filter((event) => event === 'finish').length;
