@@ -40,7 +40,7 @@ for (const identity of ['root', 'user'] as const) {
     test('a regular file as stdin keeps its offset', async () => {
       await withBed(identity, async (bed) => {
         const choices = new Choices(`${identity}/stdin-file`);
-        const count = 600;
+        const count = 2000;
         const file = bed.write('input', numbers(0, count));
         const command = [PYTHON, fixture('stdin_count.py'), '3', '50'];
         let output = '';

@@ -97,6 +97,8 @@ async function roundTrip(
     'the dump',
     Promise.all([...files].map(([name, bytes]) => criu.dump(name, bytes, steps))),
   );
+  // What went wrong says more than that something did.
+  if (dumped.includes(false)) await within('the reason', capture.complete());
   expect(dumped).not.toContain(false);
   criu.disconnect();
   await within('the capture', capture.complete());
