@@ -4,6 +4,7 @@ import { basename, resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { type RunOptions, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
+import { letGoOfDeadTerminals } from '../linux/terminal.js';
 import { jobUrl, lastName } from '../store/job-url.js';
 import {
   type ParsedArguments,
@@ -113,6 +114,7 @@ Exit status:
 `,
   async run(args) {
     const parsed = parseOptions(args, OPTIONS, true);
+    process.once('exit', letGoOfDeadTerminals);
     const outcome = await run(toRunOptions(parsed));
     if (outcome.error !== undefined) {
       process.stderr.write(`Error: ${outcome.error.message}\n`);

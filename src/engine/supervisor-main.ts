@@ -3,6 +3,7 @@
 import { Socket } from 'node:net';
 import { toErrorRecord } from '../base/errors.js';
 import { closeStrangersOnExec } from '../linux/fds.js';
+import { letGoOfDeadTerminals } from '../linux/terminal.js';
 import type { LauncherMessage, SupervisorMessage } from './config.js';
 import { lineSplitter } from './control-protocol.js';
 import { startSupervisor } from './supervisor.js';
@@ -23,6 +24,8 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGP
 process.on('uncaughtException', (error) =>
   leave(EXIT_FAILED, { type: 'failed', exitCode: EXIT_FAILED, error: toErrorRecord(error) }),
 );
+
+process.once('exit', letGoOfDeadTerminals);
 
 closeStrangersOnExec();
 channel.setEncoding('utf8');

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { openSync } from 'node:fs';
-import { ioctlBuffer } from './fds.js';
-import { check, libc } from './libc.js';
+import { closeFd, ioctlBuffer } from './fds.js';
+import { SystemError, check, libc } from './libc.js';
 
 const cfmakeraw = libc.func('void cfmakeraw(void *termios)') as (termios: Uint8Array) => void;
 const tcgetattr = libc.func('int tcgetattr(int fd, void *termios)') as (fd: number, termios: Uint8Array) => number;
@@ -10,6 +10,8 @@ const tcsetattr = libc.func('int tcsetattr(int fd, int when, const void *termios
   when: number,
   termios: Uint8Array,
 ) => number;
+
+const dup2 = libc.func('int dup2(int from, int to)') as (from: number, to: number) => number;
 
 const TCSANOW = 0;
 const TIOCSCTTY = 0x540e;
@@ -32,6 +34,28 @@ export function readTerminalSettings(fd: number): Buffer {
 
 export function writeTerminalSettings(fd: number, settings: Uint8Array): void {
   check(tcsetattr(fd, TCSANOW, settings), 'tcsetattr');
+}
+
+/**
+ * Put /dev/null in the place of standard streams whose terminal has hung up. Node puts a terminal's settings back at its end,
+ * and aborts when the terminal does not take them: our exit code would be lost.
+ */
+export function letGoOfDeadTerminals(): void {
+  for (const fd of [0, 1, 2]) {
+    if (!hasHungUp(fd)) continue;
+    const none = openSync('/dev/null', O_RDWR);
+    check(dup2(none, fd), 'dup2');
+    closeFd(none);
+  }
+}
+
+function hasHungUp(fd: number): boolean {
+  try {
+    readTerminalSettings(fd);
+    return false;
+  } catch (error) {
+    return error instanceof SystemError && error.code === 'EIO';
+  }
 }
 
 /** The same settings made raw: every byte passes through, none raises a signal. */

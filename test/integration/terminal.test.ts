@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // On a terminal: the application has one of its own, Ctrl-C reaches it, and ours is put back on every way out.
+import { constants } from 'node:os';
 import { writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
@@ -131,7 +132,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         await terminal.shows(/up/);
         terminal.hangUp();
         const end = await terminal.ends(30_000);
-        expect(end.code).not.toBe(0);
+        expect(end.code).toBe(128 + constants.signals.SIGHUP);
       });
     }, 90_000);
 
