@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { FastFreezeError } from '../base/errors.js';
-import type { Verbosity } from '../base/log.js';
+import type { LogFormat, Verbosity } from '../base/log.js';
 import type { CpuBudget } from '../engine/config.js';
 
 type Options = NonNullable<ParseArgsConfig['options']>;
@@ -47,6 +47,12 @@ export function verbosityOption(parsed: ParsedArguments): Verbosity {
   const given = parsed.values['verbose'];
   const times = Array.isArray(given) ? given.length : 0;
   return times === 0 ? 0 : times === 1 ? 1 : 2;
+}
+
+export function logFormatOption(parsed: ParsedArguments): LogFormat {
+  const text = textOption(parsed, 'log-format') ?? 'text';
+  if (text === 'text' || text === 'json') return text;
+  throw wrongValue('log-format', text, 'expected text or json');
 }
 
 /** A whole number of at least `least`; the default when the option is not given. */

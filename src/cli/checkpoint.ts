@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { requestCheckpoint } from '../engine/control-client.js';
+import { readStatus, requestCheckpoint } from '../engine/control-client.js';
+import type { CheckpointRequest, CheckpointResult, Progress } from '../engine/config.js';
+import { checkpointEvent } from '../engine/metrics/event.js';
+import { createMetrics } from '../engine/metrics/metrics.js';
 import { createProgressLine } from '../engine/progress-line.js';
 import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption } from './arguments.js';
 import type { Command } from './command.js';
@@ -40,6 +43,11 @@ Options:
       --json                 print the result as JSON on standard output
   -v, --verbose              say more
 
+Environment:
+  FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
+  FF_METRICS_RECORDER        a program that gets the checkpoint's events as JSON, where
+                             run was given none (docs/metrics.md)
+
 Exit status:
     0  the checkpoint is durable
   170  it failed; the application runs on
@@ -51,7 +59,7 @@ Exit status:
     const budget = cpuBudgetOption(parsed);
     const passphrase = passphraseOption(parsed);
     const line = createProgressLine();
-    const result = await requestCheckpoint(
+    const result = await requestAndTell(
       jobNameFrom(parsed),
       {
         leaveRunning: flagOption(parsed, 'leave-running'),
@@ -78,6 +86,34 @@ Exit status:
     return EXIT.ok;
   },
 };
+
+/** Where `run` has a metrics recorder it tells of this checkpoint too; else ours, when there is one, does. */
+async function requestAndTell(
+  name: string | undefined,
+  request: CheckpointRequest,
+  progress: (p: Progress) => void,
+): Promise<CheckpointResult> {
+  const startedAtMs = Date.now();
+  const recorder = process.env['FF_METRICS_RECORDER'] ?? '';
+  const job = recorder === '' ? undefined : await readStatus(name);
+  if (job?.recordsMetrics !== false) return await requestCheckpoint(name, request, progress);
+  const metrics = createMetrics({
+    recorder,
+    jobName: job.name,
+    cliArgs: ['fastfreeze', ...process.argv.slice(2)],
+    startedAtMs,
+    warn: (message) => process.stderr.write(`Warning: ${message}\n`),
+  });
+  try {
+    metrics.emit({ action: 'checkpoint_start', imageUrl: request.imageUrl ?? job.imageUrl });
+    return await metrics.timed(
+      () => requestCheckpoint(name, request, progress),
+      (outcome, result) => (result === undefined ? { action: 'checkpoint', ...outcome } : checkpointEvent(result)),
+    );
+  } finally {
+    await metrics.finish();
+  }
+}
 
 /** The job was started by a version that does not know passphrases, and has taken no notice of ours. */
 function notEncrypted(url: string): FastFreezeError {

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
 import { basename, resolve } from 'node:path';
-import { FastFreezeError } from '../base/errors.js';
-import { type RunOptions, run } from '../engine/run.js';
+import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
+import { type LogFormat, createLogger } from '../base/log.js';
+import { wrongPatterns } from '../container/app-env.js';
+import { type RunOptions, type RunOutcome, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
 import { letGoOfDeadTerminals } from '../linux/terminal.js';
 import { jobUrl, lastName } from '../store/job-url.js';
@@ -12,6 +14,7 @@ import {
   cpuBudgetOption,
   durationOption,
   flagOption,
+  logFormatOption,
   parseOptions,
   textOption,
   verbosityOption,
@@ -43,8 +46,11 @@ const OPTIONS = {
   'force-lease': { type: 'boolean' },
   spool: { type: 'string' },
   'passphrase-file': { type: 'string' },
+  'scrub-env': { type: 'string', multiple: true },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
+  'log-format': { type: 'string' },
+  'metrics-file': { type: 'string' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
 } as const;
 
@@ -95,13 +101,20 @@ The application:
       --on-app-ready CMD     shell command to run once the application runs
   -o, --output FILE          its standard output, exact to the byte over restores
   -e, --error FILE           its standard error, likewise
+      --scrub-env PATTERN    keep variables of these names (* is any text) from it, as
+                             ACTIONS_* always; !PATTERN lets them through. Repeatable
       --leave-stopped        leave it stopped after a restore, for a debugger
+      --log-format F         text, or json: one object a line on standard error [text]
+      --metrics-file FILE    keep the job's numbers there, as OpenMetrics text
   -v, --verbose              say more; repeat for everything
 
 Environment:
   FF_CRIU                    the CRIU to use
   CRIU_OPTS                  further options for CRIU
   FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
+  FF_APP_PATH, FF_APP_LD_LIBRARY_PATH, FF_APP_INJECT_NAME
+                             the application's PATH, LD_LIBRARY_PATH and NAME
+  FF_METRICS_RECORDER        a program that gets every event as JSON (docs/metrics.md)
   FF_S3_*, FF_STORE_*        settings of s3: (README, "Images in S3")
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
 
@@ -115,19 +128,36 @@ Exit status:
   async run(args) {
     const parsed = parseOptions(args, OPTIONS, true);
     process.once('exit', letGoOfDeadTerminals);
-    const outcome = await run(toRunOptions(parsed));
-    if (outcome.error !== undefined) {
-      process.stderr.write(`Error: ${outcome.error.message}\n`);
-      const hint =
-        outcome.error.hint ?? (outcome.exitCode === EXIT.restoreFailed ? '--no-restore starts over' : undefined);
-      if (hint !== undefined) process.stderr.write(`Try: ${hint}\n`);
-      if (outcome.exitCode === EXIT.restoreFailed && !(hint ?? '').includes('--no-restore')) {
-        process.stderr.write('Nothing was started. --no-restore starts the application from scratch.\n');
-      }
-    }
+    const options = toRunOptions(parsed);
+    const outcome = options.logFormat === 'json' ? await runOrTell(options) : await run(options);
+    if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat);
     return outcome.exitCode;
   },
 };
+
+/** Who reads JSON gets what fails before the job as JSON too. */
+async function runOrTell(options: RunOptions): Promise<RunOutcome> {
+  try {
+    return await run(options);
+  } catch (error) {
+    const known = asFastFreezeError(error, 'run');
+    return { exitCode: known.code === 'usage' ? EXIT.usage : EXIT.failed, error: known };
+  }
+}
+
+function tell(error: FastFreezeError, exitCode: number, format: LogFormat): void {
+  const nothingRan = exitCode === EXIT.restoreFailed;
+  const hint = error.hint ?? (nothingRan ? '--no-restore starts over' : undefined);
+  if (format === 'json') {
+    createLogger({ command: 'run', verbosity: 0, format }).error(error.message, hint);
+    return;
+  }
+  process.stderr.write(`Error: ${error.message}\n`);
+  if (hint !== undefined) process.stderr.write(`Try: ${hint}\n`);
+  if (nothingRan && !(hint ?? '').includes('--no-restore')) {
+    process.stderr.write('Nothing was started. --no-restore starts the application from scratch.\n');
+  }
+}
 
 function toRunOptions(parsed: ParsedArguments): RunOptions {
   const command = parsed.rest;
@@ -156,12 +186,16 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
     ...optional('passphrase', passphraseOption(parsed)),
+    scrubEnvironment: scrubOption(parsed),
     ...optional('errorPath', absolute(textOption(parsed, 'error'))),
     leaseTtlMs: leaseTtl(parsed),
     ...optional('leaseWaitMs', durationOption(parsed, 'lease-wait', 0)),
     strictLease: flagOption(parsed, 'strict-lease'),
     forceLease: flagOption(parsed, 'force-lease'),
+    ...optional('metricsPath', absolute(textOption(parsed, 'metrics-file'))),
+    cliArgs: ['fastfreeze', ...process.argv.slice(2)],
     verbosity: verbosityOption(parsed),
+    logFormat: logFormatOption(parsed),
   };
 }
 
@@ -230,6 +264,14 @@ function signalsOption(parsed: ParsedArguments): number[] {
       }
       return number;
     });
+}
+
+function scrubOption(parsed: ParsedArguments): string[] {
+  const given = parsed.values['scrub-env'];
+  const patterns = Array.isArray(given) ? given.map(String) : [];
+  const [wrong] = wrongPatterns(patterns);
+  if (wrong === undefined) return patterns;
+  throw wrongValue('scrub-env', wrong, "expected the name of a variable, such as AWS_SECRET_ACCESS_KEY or 'AWS_*'");
 }
 
 function leaseTtl(parsed: ParsedArguments): number {

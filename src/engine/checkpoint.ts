@@ -216,6 +216,10 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       frozenMs: Math.round(frozenMs),
       durableMs: Math.round(performance.now() - startedMs),
       leftRunning: request.leaveRunning,
+      shards: writer.stats.shards.map(({ sizeBytes, durationMs }) => ({
+        sizeBytes,
+        durationMs: Math.round(durationMs),
+      })),
       encrypted: job.keys !== undefined,
     };
   } catch (error) {

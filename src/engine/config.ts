@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { CriuSetup } from '../criu/options.js';
 import type { ErrorRecord } from '../base/errors.js';
-import type { Verbosity } from '../base/log.js';
+import type { LogFormat, Verbosity } from '../base/log.js';
 import type { Lease } from '../store/lease/acquire.js';
 import type { LeaseState } from '../store/lease/hold.js';
 import type { LeaseHolder } from '../store/lease/record.js';
 import type { KeyMaterial } from '../image/keys.js';
+import type { AppEnvironment } from '../container/app-env.js';
+import type { JobEvent, ShardTransfer } from './metrics/event.js';
 import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
@@ -31,6 +33,7 @@ export interface JobOptions {
   readonly onAppReady?: string;
   readonly spoolDirectory?: string;
   readonly verbosity: Verbosity;
+  readonly logFormat: LogFormat;
 }
 
 /** Everything the supervisor is told, as one JSON message over the channel. */
@@ -63,9 +66,12 @@ export interface SupervisorConfig extends JobOptions {
     readonly outputPath?: string;
     readonly errorPath?: string;
   };
+  /** For an application that starts from scratch; a restored one has what it had. */
+  readonly environment: AppEnvironment;
   readonly openFilesLimit?: number;
   readonly ignoredSignals: readonly number[];
   readonly startedAtMs: number;
+  readonly recordsMetrics: boolean;
   /** The process that `run` is, to the outside. */
   readonly launcherPid: number;
   /** The caller's UV_THREADPOOL_SIZE, which we set for ourselves and the application must get back. */
@@ -86,6 +92,8 @@ export type SupervisorMessage =
   | { readonly type: 'prefix'; readonly prefix: string | null; readonly url: string }
   /** A generation is durable in the spool; what remains is to copy it. */
   | { readonly type: 'spooled'; readonly generation: number; readonly url: string }
+  /** To be recorded and counted. */
+  | { readonly type: 'event'; readonly event: JobEvent }
   | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string }
   | { readonly type: 'failed'; readonly exitCode: number; readonly error: ErrorRecord };
 
@@ -109,6 +117,7 @@ export interface CheckpointResult {
   readonly frozenMs: number;
   readonly durableMs: number;
   readonly leftRunning: boolean;
+  readonly shards: readonly ShardTransfer[];
   readonly encrypted: boolean;
 }
 
@@ -138,4 +147,6 @@ export interface JobStatus {
   readonly lastFailure: string | null;
   /** `missing` when it could not be taken; null where none is needed. */
   readonly lease: LeaseState | 'missing' | null;
+  /** Whether `run` has a metrics recorder: it then tells of every checkpoint, whoever asked for it. */
+  readonly recordsMetrics: boolean;
 }

@@ -11,8 +11,8 @@ const input = createInterface({ input: process.stdin });
 input.once('close', () => process.exit(1));
 input.once('line', (line) => void answer(JSON.parse(line) as PlanTask));
 
-async function answer({ request, verbosity, startedAtMs }: PlanTask): Promise<void> {
-  const log = createLogger({ command: 'run', verbosity, startedAtMs });
+async function answer({ request, ...task }: PlanTask): Promise<void> {
+  const log = createLogger({ command: 'run', ...task.log });
   let result: PlanAnswer;
   try {
     const { clocks, ...plan } = await makePlan(request, log);

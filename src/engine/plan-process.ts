@@ -2,13 +2,12 @@
 import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type ErrorRecord, FastFreezeError, fromErrorRecord } from '../base/errors.js';
-import type { Verbosity } from '../base/log.js';
+import type { LoggerOptions } from '../base/log.js';
 import { JobHeldError, type Plan, type PlanRequest } from './plan.js';
 
 export interface PlanTask {
   readonly request: PlanRequest;
-  readonly verbosity: Verbosity;
-  readonly startedAtMs: number;
+  readonly log: Pick<LoggerOptions, 'verbosity' | 'format' | 'startedAtMs'>;
 }
 
 /** What the process writes to its standard output; clocks as text, since JSON has no integers of their size. */

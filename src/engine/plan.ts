@@ -41,6 +41,8 @@ export interface Plan {
   /** To restore; undefined to start from scratch. */
   readonly generation?: number;
   readonly clocks?: Clocks;
+  /** The newest generation says that the job has ended by itself. */
+  readonly finished?: true;
   /** The ids that the image has in it. */
   readonly identity?: Identity;
   readonly lease?: Lease;
@@ -144,7 +146,7 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
     log.info(
       `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}; starting anew`,
     );
-    return {};
+    return { finished: true };
   }
   const keys = await materialOf(manifest, request.passphrase);
   checkSeal(manifest, revive(keys), manifestName(generation));

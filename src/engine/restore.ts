@@ -38,6 +38,10 @@ export interface Restored {
   readonly stdio: AppStdio;
   readonly record: AppRecord;
   readonly rawBytes: number;
+  /** When the checkpoint was made. */
+  readonly createdAt: string;
+  /** Stored sizes of the objects it was read from. */
+  readonly shardBytes: readonly number[];
 }
 
 /** A pipe never holds more than this for us to carry (kernel maximum plus our own piece). */
@@ -100,7 +104,8 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     }
     stdio.releaseAppEnds();
     const app: App = { pid: record.pid, exited: job.children.waitFor(record.pid) };
-    return { app, stdio, record, rawBytes: totalBytes };
+    const shardBytes = (manifest.image?.shards ?? []).map(({ sizeBytes }) => sizeBytes);
+    return { app, stdio, record, rawBytes: totalBytes, createdAt: manifest.createdAt, shardBytes };
   } catch (error) {
     criu?.kill();
     throw error;

@@ -5,7 +5,8 @@ import { join } from 'node:path';
 import { isatty } from 'node:tty';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
-import { type Logger, type Verbosity, createLogger } from '../base/log.js';
+import { type Logger, createLogger } from '../base/log.js';
+import { appEnvironment } from '../container/app-env.js';
 import { type Launched, containerFailure, launch } from '../container/launch.js';
 import type { OwnIds } from '../container/own-ids.js';
 import { findCriu } from '../criu/runtime/find.js';
@@ -26,6 +27,8 @@ import { thisRun } from '../store/lease/self.js';
 import { isFileUrl, openStore } from '../store/store.js';
 import type { JobOptions, LauncherMessage, SupervisorConfig, SupervisorMessage } from './config.js';
 import { lineSplitter } from './control-protocol.js';
+import type { JobEvent, Outcome } from './metrics/event.js';
+import { type Metrics, createMetrics } from './metrics/metrics.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
 import { JobHeldError, type PlanRequest, type Plan as StorePlan, makePlan } from './plan.js';
 import { makePlanElsewhere } from './plan-process.js';
@@ -39,6 +42,12 @@ export interface RunOptions extends JobOptions {
   readonly outputPath?: string;
   readonly errorPath?: string;
   readonly passphrase?: string;
+  /** What of our environment the application does not get; see `AppEnvironmentOptions`. */
+  readonly scrubEnvironment: readonly string[];
+  /** Where to keep the job's numbers, as OpenMetrics text. */
+  readonly metricsPath?: string;
+  /** The command line, for the metrics recorder. */
+  readonly cliArgs: readonly string[];
   /** For how long a lease that is not renewed still keeps others out. */
   readonly leaseTtlMs: number;
   /** How long to wait for a lease that is held; twice its time to live by default. */
@@ -53,6 +62,8 @@ export interface RunOptions extends JobOptions {
 export interface RunOutcome {
   readonly exitCode: number;
   readonly error?: FastFreezeError;
+  /** How the application ended, in words; `checkpointed` when a checkpoint stopped it. */
+  readonly reason?: string;
 }
 
 const EXIT_FAILED = 170;
@@ -69,28 +80,58 @@ const FORWARDED = [
 /** Start the job or continue it, stay its process to the end, and mirror how it ended. */
 export async function run(options: RunOptions): Promise<RunOutcome> {
   const startedAtMs = Date.now();
+  const log = createLogger({ command: 'run', verbosity: options.verbosity, format: options.logFormat, startedAtMs });
+  const metrics = createMetrics({
+    recorder: process.env['FF_METRICS_RECORDER'],
+    ...(options.metricsPath === undefined ? {} : { filePath: options.metricsPath }),
+    jobName: options.jobName,
+    cliArgs: options.cliArgs,
+    startedAtMs,
+    warn: (message) => log.warn(message),
+  });
   const signals = catchSignals();
   try {
-    return await runWithSignals(options, signals, startedAtMs);
+    const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs });
+    metrics.emit(runEvent(outcome, Date.now() - startedAtMs));
+    return outcome;
+  } catch (error) {
+    const known = asFastFreezeError(error, 'run');
+    metrics.emit(runEvent({ exitCode: EXIT_FAILED, error: known }, Date.now() - startedAtMs));
+    throw error;
   } finally {
+    await metrics.finish();
     signals.stop();
   }
 }
 
-async function runWithSignals(options: RunOptions, signals: CaughtSignals, startedAtMs: number): Promise<RunOutcome> {
-  const log = createLogger({ command: 'run', verbosity: options.verbosity, startedAtMs });
+/** A checkpoint that stops the job is no failure of it, although its exit code is not 0. */
+function runEvent({ exitCode, error, reason }: RunOutcome, durationMs: number): JobEvent {
+  const failure = error?.message ?? (exitCode === 0 || reason === 'checkpointed' ? undefined : reason);
+  return { action: 'run', durationMs, exitCode, ...(failure === undefined ? {} : { error: failure }) };
+}
+
+/** What all of a run shares. */
+interface Voice {
+  readonly log: Logger;
+  readonly metrics: Metrics;
+  readonly startedAtMs: number;
+}
+
+async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice: Voice): Promise<RunOutcome> {
+  const { log } = voice;
   log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
-  // A URL that nothing can be kept under is a mistake on the command line, not a failed restore.
+  // A URL that nothing can be kept under, a variable that nobody knows: mistakes of the caller's, not a failed restore.
   openStore(options.imageUrl);
+  appEnvironment({ env: process.env, scrub: options.scrubEnvironment, fakeRoot: false });
   if (!options.container) refuseBareMachine();
   const job = claimJob(options.jobName);
   try {
     // The default URL is this machine's own, and there the job's name keeps others away.
-    if (!options.imageUrlGiven) return await runPlanned(options, job, undefined, signals, log, startedAtMs);
+    if (!options.imageUrlGiven) return await runPlanned(options, job, undefined, signals, voice);
     const holder = thisRun(join(job.path, 'lock'), job.lockFd);
     let ended = false;
     try {
-      const outcome = await runPlanned(options, job, holder, signals, log, startedAtMs);
+      const outcome = await runPlanned(options, job, holder, signals, voice);
       ended = outcome.error === undefined;
       return outcome;
     } finally {
@@ -107,19 +148,18 @@ async function runPlanned(
   job: JobDirectory,
   holder: LeaseHolder | undefined,
   signals: CaughtSignals,
-  log: Logger,
-  startedAtMs: number,
+  voice: Voice,
 ): Promise<RunOutcome> {
   let plan: Plan;
   try {
-    plan = await planRun(options, holder, signals, log, startedAtMs);
+    plan = await planAndTell(options, holder, signals, voice);
   } catch (error) {
     if (error instanceof FastFreezeError && error.code === 'aborted') throw error;
     const known = asFastFreezeError(error, 'fetch the image manifest');
     return { exitCode: error instanceof JobHeldError ? EXIT_FAILED : EXIT_RESTORE_FAILED, error: known };
   }
   if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
-  return await runSupervised(options, job, holder, plan, signals, log, startedAtMs);
+  return await runSupervised(options, job, holder, plan, signals, voice);
 }
 
 interface Plan extends StorePlan {
@@ -129,12 +169,35 @@ interface Plan extends StorePlan {
   readonly leaseWrittenAtMs: number;
 }
 
+async function planAndTell(
+  options: RunOptions,
+  holder: LeaseHolder | undefined,
+  signals: CaughtSignals,
+  voice: Voice,
+): Promise<Plan> {
+  if (options.noRestore) return await planRun(options, holder, signals, voice);
+  return await voice.metrics.timed(
+    () => planRun(options, holder, signals, voice),
+    (outcome, plan) => ({ action: 'fetch_manifest', ...fetched(outcome, plan) }),
+  );
+}
+
+function fetched(outcome: Outcome, plan: Plan | undefined): Omit<JobEvent & { action: 'fetch_manifest' }, 'action'> {
+  if (plan === undefined) {
+    const bad = outcome.error?.includes('format version') === true;
+    return bad ? { ...outcome, manifest: 'version_mismatch' } : outcome;
+  }
+  // Not the time that the lease was waited for.
+  const durationMs = Math.min(outcome.durationMs, performance.now() - plan.leaseWrittenAtMs);
+  if (plan.generation !== undefined) return { durationMs, manifest: 'good', runMode: 'restore' };
+  return { durationMs, manifest: plan.finished === true ? 'finished' : 'not_found', runMode: 'run_from_scratch' };
+}
+
 async function planRun(
   options: RunOptions,
   holder: LeaseHolder | undefined,
   signals: CaughtSignals,
-  log: Logger,
-  startedAtMs: number,
+  { log, startedAtMs }: Voice,
 ): Promise<Plan> {
   const { leaseTtlMs: ttlMs, leaseWaitMs: waitMs = 2 * ttlMs, forceLease: force } = options;
   const request: PlanRequest = {
@@ -146,7 +209,10 @@ async function planRun(
     const start = await signals.unlessEnded(
       isFileUrl(options.imageUrl)
         ? makePlan(request, log, calledOff.signal)
-        : makePlanElsewhere({ request, verbosity: options.verbosity, startedAtMs }, calledOff.signal),
+        : makePlanElsewhere(
+            { request, log: { verbosity: options.verbosity, format: options.logFormat, startedAtMs } },
+            calledOff.signal,
+          ),
     );
     const leaseWrittenAtMs = performance.now() - start.leaseAgeMs;
     return { ...start, leaseWrittenAtMs, ownIds: await signals.unlessEnded(findIds(options, start, log)) };
@@ -168,14 +234,14 @@ async function runSupervised(
   holder: LeaseHolder | undefined,
   plan: Plan,
   signals: CaughtSignals,
-  log: Logger,
-  startedAtMs: number,
+  voice: Voice,
 ): Promise<RunOutcome> {
+  const { log, startedAtMs } = voice;
   const privileged = isPrivileged();
   const { ownIds } = plan;
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
   if (criu.warning !== undefined) log.warn(criu.warning);
-  const terminal = openTerminal(options.verbosity);
+  const terminal = openTerminal(log);
   const { passphrase, ...plain } = options;
   log.trace(passphrase === undefined ? 'images are not encrypted' : 'images are encrypted');
   const config: SupervisorConfig = {
@@ -198,14 +264,20 @@ async function runSupervised(
       ...(options.outputPath === undefined ? {} : { outputPath: options.outputPath }),
       ...(options.errorPath === undefined ? {} : { errorPath: options.errorPath }),
     },
+    environment: appEnvironment({
+      env: process.env,
+      scrub: options.scrubEnvironment,
+      fakeRoot: !privileged && ownIds === undefined,
+    }),
     ...openFilesLimit(),
     ignoredSignals: ignoredSignals(),
     startedAtMs,
+    recordsMetrics: (process.env['FF_METRICS_RECORDER'] ?? '') !== '',
     launcherPid: process.pid,
     ...(process.env['UV_THREADPOOL_SIZE'] === undefined ? {} : { threadPoolSize: process.env['UV_THREADPOOL_SIZE'] }),
   };
   try {
-    return await supervise(config, plan, job, signals, log);
+    return await supervise(config, plan, job, signals, voice);
   } finally {
     terminal.restore();
   }
@@ -225,7 +297,7 @@ async function supervise(
   plan: Plan,
   job: JobDirectory,
   signals: CaughtSignals,
-  log: Logger,
+  { log, metrics }: Voice,
 ): Promise<RunOutcome> {
   const launched = launch({
     command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
@@ -235,12 +307,12 @@ async function supervise(
     clocks: plan.clocks,
     lockFd: job.lockFd,
   });
-  const conversation = converse(launched, () => withLeaseAge(config, plan));
+  const conversation = converse(launched, () => withLeaseAge(config, plan), metrics);
   signals.forward((name) => forwardSignal(name, conversation.send, config));
   try {
     const exitCode = await launched.exited;
     const { last, heard, prefix } = conversation.state();
-    if (last?.type === 'ended') return { exitCode: last.exitCode };
+    if (last?.type === 'ended') return { exitCode: last.exitCode, reason: last.reason };
     if (last?.type === 'failed') return { exitCode: last.exitCode, error: fromErrorRecord(last.error) };
     if (!heard) return { exitCode: EXIT_FAILED, error: containerFailure(config.criu.privileged) };
     if (prefix !== undefined) {
@@ -282,7 +354,7 @@ function withLeaseAge(config: SupervisorConfig, plan: Plan): SupervisorConfig {
   return { ...config, lease: { ...config.lease, ageMs: performance.now() - plan.leaseWrittenAtMs } };
 }
 
-function converse(launched: Launched, makeConfig: () => SupervisorConfig): Conversation {
+function converse(launched: Launched, makeConfig: () => SupervisorConfig, metrics: Metrics): Conversation {
   const { channel } = launched;
   let heard = false;
   let config: SupervisorConfig | undefined;
@@ -305,6 +377,8 @@ function converse(launched: Launched, makeConfig: () => SupervisorConfig): Conve
         for (const early of waiting.splice(0)) write(early);
       } else if (message.type === 'spooled') {
         if (config !== undefined) emptySpoolOf(config, message.url);
+      } else if (message.type === 'event') {
+        metrics.emit(message.event);
       } else if (message.type === 'prefix') {
         prefix = message.prefix === null ? undefined : { prefix: message.prefix, url: message.url };
       } else if (message.type === 'ended' || message.type === 'failed') {
@@ -403,7 +477,7 @@ interface OuterTerminal {
   restore(): void;
 }
 
-function openTerminal(verbosity: Verbosity): OuterTerminal {
+function openTerminal(log: Logger): OuterTerminal {
   const usable = isatty(0) && isForegroundTerminal(0);
   if (!usable) return { outer: { terminal: [false, false, false] }, restore: () => undefined };
   const settings = readTerminalSettings(0);
@@ -417,7 +491,7 @@ function openTerminal(verbosity: Verbosity): OuterTerminal {
       writeTerminalSettings(0, settings);
     } catch (error) {
       // The terminal has gone (a closed window): there is nothing to put back.
-      createLogger({ command: 'run', verbosity }).debug(toErrorRecord(error).message);
+      log.debug(toErrorRecord(error).message);
     }
   };
   process.once('exit', restore);

@@ -26,9 +26,10 @@ import type {
 import { type ControlServer, serveControl } from './control-server.js';
 import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
+import { type JobEvent, type Outcome, checkpointEvent } from './metrics/event.js';
 import { revive } from './passphrase.js';
 import { createProgressLine } from './progress-line.js';
-import { restore } from './restore.js';
+import { type Restored, restore } from './restore.js';
 
 /** The supervisor as its entry sees it. */
 export interface Supervisor {
@@ -63,6 +64,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   const log = createLogger({
     command: 'run',
     verbosity: config.verbosity,
+    format: config.logFormat,
     startedAtMs: config.startedAtMs,
     ...(config.outer.terminal[0] ? { write: writeForRawTerminal } : {}),
   });
@@ -125,8 +127,7 @@ class Job {
       status: () => this.status(),
     });
     if (config.lease?.lease !== undefined && config.lease.ageMs > config.lease.ttlMs / 3) await this.lease.confirm();
-    if (config.restoreGeneration === undefined) await this.startFromScratch();
-    else await this.restoreFrom(config.restoreGeneration);
+    await this.start();
     this.phase = 'running';
     this.options.send({ type: 'ready' });
     this.hook();
@@ -216,6 +217,36 @@ class Job {
     }
   }
 
+  private async start(): Promise<void> {
+    const generation = this.config.restoreGeneration;
+    const beganMs = performance.now();
+    const outcome = (): Outcome => ({ durationMs: performance.now() - beganMs });
+    try {
+      if (generation === undefined) {
+        await this.startFromScratch();
+        this.tell({ action: 'run_from_scratch', ...outcome() });
+      } else {
+        const restored = await this.restoreFrom(generation);
+        const { durationMs } = outcome();
+        const shards = restored.shardBytes.map((sizeBytes) => ({ sizeBytes, durationMs }));
+        this.tell({
+          action: 'restore',
+          durationMs,
+          transfer: { rawBytes: restored.rawBytes, storedBytes: sum(restored.shardBytes), durationMs, shards },
+          sinceCheckpointMs: this.startedAt.getTime() - Date.parse(restored.createdAt),
+        });
+      }
+    } catch (error) {
+      const { message } = asFastFreezeError(error, 'start');
+      this.tell({ action: generation === undefined ? 'run_from_scratch' : 'restore', ...outcome(), error: message });
+      throw error;
+    }
+  }
+
+  private tell(event: JobEvent): void {
+    this.options.send({ type: 'event', event });
+  }
+
   private async startFromScratch(): Promise<void> {
     this.stdio = scratchStdio(this.stdioOptions());
     this.app = await startApp({
@@ -223,8 +254,12 @@ class Job {
       plan: {
         command: this.config.command,
         ignoredSignals: this.config.ignoredSignals,
-        setEnv: this.appEnvironment(),
+        setEnv: {
+          ...this.config.environment.set,
+          ...(this.config.threadPoolSize === undefined ? {} : { UV_THREADPOOL_SIZE: this.config.threadPoolSize }),
+        },
         unsetEnv: [
+          ...this.config.environment.unset,
           ...(this.config.threadPoolSize === undefined ? ['UV_THREADPOOL_SIZE'] : []),
           'FF_NOFILE',
           'FF_SIGIGN',
@@ -239,7 +274,7 @@ class Job {
     this.log.info('Application is ready, started from scratch');
   }
 
-  private async restoreFrom(generation: number): Promise<void> {
+  private async restoreFrom(generation: number): Promise<Restored> {
     this.phase = 'restoring';
     const startedMs = performance.now();
     const line = createProgressLine();
@@ -271,27 +306,12 @@ class Job {
       `Uncompressed image size is ${mib.toFixed(1)} MiB, rate: ${(mib / Math.max(seconds, 0.001)).toFixed(0)} MiB/s`,
     );
     this.log.info(`Application is ready, restore took ${seconds.toFixed(1)}s`);
+    return restored;
   }
 
   /** Where the application keeps its own ids we keep ours, and need the namespace's capabilities; it must not. */
   private appPrefix(): readonly string[] {
     return this.config.identity === undefined ? [] : WITHOUT_CAPABILITIES;
-  }
-
-  private appEnvironment(): Record<string, string> {
-    const set: Record<string, string> = { FASTFREEZE: '1' };
-    if (this.config.threadPoolSize !== undefined) set['UV_THREADPOOL_SIZE'] = this.config.threadPoolSize;
-    const unlessGiven = (name: string, value: string): void => {
-      if (process.env[name] === undefined) set[name] = value;
-    };
-    unlessGiven('UV_USE_IO_URING', '0');
-    if (!this.config.criu.privileged && this.config.identity === undefined) {
-      // The application sees itself as root of its user namespace; these programs would act on it.
-      unlessGiven('TAR_OPTIONS', '--no-same-owner');
-      unlessGiven('OMPI_ALLOW_RUN_AS_ROOT', '1');
-      unlessGiven('OMPI_ALLOW_RUN_AS_ROOT_CONFIRM', '1');
-    }
-    return set;
   }
 
   private stdioOptions(): StdioOptions {
@@ -352,8 +372,7 @@ class Job {
       .finally(() => line.clear())
       .catch((error: unknown) => {
         const known = asFastFreezeError(error, 'checkpoint');
-        this.log.error(`${known.message}. The application runs on.`);
-        if (known.hint !== undefined) this.log.info(`Try: ${known.hint}`);
+        this.log.error(`${known.message}. The application runs on.`, known.hint);
       });
   }
 
@@ -371,7 +390,10 @@ class Job {
     const onGone = (): void => abort.abort();
     signal.addEventListener('abort', onGone);
     this.currentAbort = abort;
-    this.log.info(`Checkpointing application to ${request.imageUrl ?? this.config.imageUrl} (${request.source})`);
+    const imageUrl = request.imageUrl ?? this.config.imageUrl;
+    this.log.info(`Checkpointing application to ${imageUrl} (${request.source})`);
+    const beganMs = performance.now();
+    this.tell({ action: 'checkpoint_start', imageUrl });
     this.current = checkpoint(
       {
         config: this.config,
@@ -397,6 +419,7 @@ class Job {
       // A copy elsewhere may have a passphrase of its own; what the job's own image has, those that follow have.
       if (result.imageUrl === this.config.imageUrl) this.keys = keys;
       this.lastCheckpoint = { ...result, at: new Date().toISOString() };
+      this.tell(checkpointEvent(result));
       const ratio = result.storedBytes === 0 ? 1 : result.rawBytes / result.storedBytes;
       this.log.info(
         `Checkpoint ${result.generation} complete: ${(result.rawBytes / 1048576).toFixed(1)} MiB, ratio ${ratio.toFixed(1)}, ` +
@@ -405,6 +428,7 @@ class Job {
       return result;
     } catch (error) {
       this.lastFailure = asFastFreezeError(error, 'checkpoint').message;
+      this.tell({ action: 'checkpoint', durationMs: performance.now() - beganMs, error: this.lastFailure });
       throw error;
     } finally {
       this.current = undefined;
@@ -498,8 +522,13 @@ class Job {
       lastCheckpoint: this.lastCheckpoint,
       lastFailure: this.lastFailure,
       lease: this.lease.state ?? null,
+      recordsMetrics: this.config.recordsMetrics,
     };
   }
+}
+
+function sum(numbers: readonly number[]): number {
+  return numbers.reduce((total, one) => total + one, 0);
 }
 
 /** In raw mode a line feed does not return the carriage. */

@@ -58,7 +58,7 @@ export class ShardSet {
   /** Make every shard durable and visible. Nothing may be under way any more. */
   async finish(): Promise<void> {
     this.throwIfFailed();
-    await Promise.all(this.opened.map((shard) => shard.finished ?? shard.writer.finish()));
+    await Promise.all(this.opened.map((shard) => shard.finished ?? this.end(shard)));
   }
 
   /** End what is on its way, so that nobody waits for a store that does not answer. `abort` is still to be called. */
@@ -77,6 +77,20 @@ export class ShardSet {
   /** In the order of `ChunkPlace.shard`. */
   shards(): IndexedShard[] {
     return this.opened.map((shard) => ({ ...shard.id, sizeBytes: shard.sizeBytes }));
+  }
+
+  /** Stored bytes of each, and milliseconds from its first byte until it was durable; for what is not, until now. */
+  transfers(): { sizeBytes: number; durationMs: number }[] {
+    const nowMs = performance.now();
+    return this.opened.map(({ sizeBytes, beganMs, endedMs }) => ({
+      sizeBytes,
+      durationMs: (endedMs ?? nowMs) - beganMs,
+    }));
+  }
+
+  private async end(shard: OpenShard): Promise<void> {
+    await shard.writer.finish();
+    shard.endedMs = performance.now();
   }
 
   private pickLane(): Lane {
@@ -149,7 +163,7 @@ export class ShardSet {
       // One at a time of each lane: what ends more slowly than it is written is waited for.
       await lane.finishing;
       this.throwIfFailed();
-      full.finished = full.writer.finish();
+      full.finished = this.end(full);
       lane.finishing = full.finished.catch((error: unknown) => {
         this.failure ??= error instanceof Error ? error : new Error(String(error));
       });
@@ -157,7 +171,16 @@ export class ShardSet {
     const { store, prefix } = this.options;
     const id = { prefix, number: this.nextNumber++ };
     const writer = await store.createWriter(shardName(prefix, id.number));
-    lane.shard = { id, number: this.opened.length, writer, sizeBytes: 0, finished: undefined };
+    const beganMs = performance.now();
+    lane.shard = {
+      id,
+      number: this.opened.length,
+      writer,
+      sizeBytes: 0,
+      finished: undefined,
+      beganMs,
+      endedMs: undefined,
+    };
     this.opened.push(lane.shard);
     return lane.shard;
   }
@@ -201,4 +224,7 @@ interface OpenShard {
   readonly writer: StoreWriter;
   sizeBytes: number;
   finished: Promise<void> | undefined;
+  /** By `performance.now()`. */
+  readonly beganMs: number;
+  endedMs: number | undefined;
 }

@@ -38,6 +38,8 @@ export interface ImageWriterStats {
   readonly storedBytes: number;
   readonly chunks: number;
   readonly reusedChunks: number;
+  /** Of each shard: stored bytes, and milliseconds from its first byte until it was durable. */
+  readonly shards: readonly { readonly sizeBytes: number; readonly durationMs: number }[];
 }
 
 /**
@@ -121,7 +123,7 @@ class Writer implements ImageWriter, FileWriterContext {
     let rawBytes = 0;
     for (const file of this.files.values()) rawBytes += file.sizeBytes;
     const { storedBytes, reusedChunks, chunks } = this.sink;
-    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks };
+    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks, shards: this.shards.transfers() };
   }
 
   file(name: string): ImageFileWriter {

@@ -156,15 +156,15 @@ export class Job {
   }
 
   /** A checkpoint that must succeed. */
-  async commits(args: readonly string[] = [], options: { readonly as?: 'root' | 'user' } = {}): Promise<Answer> {
+  async commits(args: readonly string[] = [], options: ExecOptions = {}): Promise<Answer> {
     const answer = await this.checkpoint(args, options);
     if (answer.code !== 0) throw new Error(`checkpoint ended with ${answer.code}:\n${answer.stderr}`);
     return answer;
   }
 
   /** A checkpoint that must succeed, after which the job has ended with 137. */
-  async freeze(args: readonly string[] = []): Promise<Answer> {
-    const answer = await this.commits(args);
+  async freeze(args: readonly string[] = [], options: ExecOptions = {}): Promise<Answer> {
+    const answer = await this.commits(args, options);
     const end = await this.ends();
     if (end.code !== 137) throw new Error(`after the checkpoint the job ended with ${end.code}, not 137`);
     return answer;

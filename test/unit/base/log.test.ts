@@ -29,6 +29,26 @@ describe('the log', () => {
     expect(() => silentLogger.error('nothing')).not.toThrow();
   });
 
+  test('is one object a line for programs, with the hint of an error', () => {
+    const lines: string[] = [];
+    const write = (line: string): void => void lines.push(line);
+    const log = createLogger({ command: 'run', verbosity: 0, format: 'json', startedAtMs: Date.now() - 12, write });
+    log.info('two\nlines, "quoted"');
+    log.debug('not asked for');
+    log.warn('careful');
+    log.error('broken', 'mend it');
+    expect(lines.every((line) => line.indexOf('\n') === line.length - 1)).toBe(true);
+    const records = lines.map((line) => JSON.parse(line) as Record<string, unknown>);
+    expect(records).toMatchObject([
+      { level: 'info', command: 'run', message: 'two\nlines, "quoted"' },
+      { level: 'warn', message: 'careful' },
+      { level: 'error', message: 'broken', hint: 'mend it' },
+    ]);
+    expect(records[0]).not.toHaveProperty('hint');
+    expect(records[0]?.['elapsedMs']).toBeGreaterThanOrEqual(12);
+    expect(records[0]?.['time']).toMatch(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/);
+  });
+
   test('goes to standard error, and survives that nobody listens there', () => {
     const script = `
       import { createLogger } from '${moduleUrl('base/log.js')}';

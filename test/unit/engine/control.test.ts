@@ -25,6 +25,7 @@ const result: CheckpointResult = {
   frozenMs: 1,
   durableMs: 2,
   leftRunning: false,
+  shards: [],
   encrypted: false,
 };
 const status: JobStatus = {
@@ -42,6 +43,7 @@ const status: JobStatus = {
   lastCheckpoint: null,
   lastFailure: null,
   lease: null,
+  recordsMetrics: false,
 };
 const progress: Progress = { phase: 'dump', doneBytes: 1, storedBytes: 1, totalBytes: 2, elapsedMs: 5 };
 

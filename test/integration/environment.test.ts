@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+// What of the caller's environment an application gets, from scratch and restored.
+import { describe, expect, test } from '@jest/globals';
+import { withBed, type Bed } from '../support/bed.js';
+
+const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
+/** Prints its environment as it is now, and again once it has been told to. */
+const TWICE =
+  'env | sort; echo ---; until [ -e "$0" ]; do sleep 0.05; done; env | sort; tr "\\0" "\\n" </proc/self/environ | sort';
+
+for (const identity of ['root', 'user'] as const) {
+  describe(`as ${identity}`, () => {
+    test('FF_APP_* come under their own names, tokens and what is scrubbed do not come, and none of it changes at a restore', async () => {
+      await withBed(identity, async (bed) => {
+        const env = {
+          FF_APP_PATH: '/app/bin:/usr/bin:/bin',
+          FF_APP_LD_LIBRARY_PATH: '/app/lib',
+          FF_APP_INJECT_GREETING: 'two words',
+          ACTIONS_RUNTIME_TOKEN: 'secret-a',
+          AWS_SECRET_ACCESS_KEY: 'secret-b',
+          AWS_REGION: 'here',
+        };
+        const command = ['/bin/sh', '-c', TWICE, bed.path('stop')];
+        const options = [...url(bed), '--scrub-env', 'AWS_*', '--scrub-env', '!AWS_REGION'];
+        const first = bed.run(await bed.place(), options, command, { env });
+        await first.prints(/---/);
+        await first.freeze();
+        const second = bed.run(await bed.place(), url(bed), command, { env: { FF_APP_INJECT_GREETING: 'too late' } });
+        await second.ready('restored');
+        bed.write('stop', '');
+        expect(await second.ends()).toMatchObject({ code: 0 });
+        for (const seen of [first.stdout, second.stdout]) {
+          const lines = seen.split('\n');
+          expect(lines).toEqual(
+            expect.arrayContaining([
+              'PATH=/app/bin:/usr/bin:/bin',
+              'LD_LIBRARY_PATH=/app/lib',
+              'GREETING=two words',
+              'AWS_REGION=here',
+              'FASTFREEZE=1',
+            ]),
+          );
+          expect(seen).not.toMatch(/secret|FF_APP|too late/);
+        }
+      });
+    }, 60_000);
+  });
+}
+
+test('a variable that nobody knows, or a pattern that fits none, is refused before anything starts', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    const unknown = bed.run(place, url(bed), ['touch', bed.path('ran')], { env: { FF_APP_INJEKT_X: '1' } });
+    expect(await unknown.ends()).toMatchObject({ code: 2 });
+    expect(unknown.stderr).toMatch(/FF_APP_INJEKT_X.*none of this name\nTry: .*FF_APP_INJECT_NAME/);
+    const wrong = bed.run(place, [...url(bed), '--scrub-env', 'A=b'], ['touch', bed.path('ran')]);
+    expect(await wrong.ends()).toMatchObject({ code: 2 });
+    expect(wrong.stderr).toMatch(/--scrub-env "A=b".*name of a variable/);
+    expect(bed.list()).not.toContain('ran');
+  });
+}, 30_000);
