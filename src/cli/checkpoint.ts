@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import { createLogger } from '../base/log.js';
 import { readStatus, requestCheckpoint } from '../engine/control-client.js';
 import type { CheckpointRequest, CheckpointResult, Progress } from '../engine/config.js';
 import { checkpointEvent } from '../engine/metrics/event.js';
 import { createMetrics } from '../engine/metrics/metrics.js';
 import { createProgressLine } from '../engine/progress-line.js';
-import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption } from './arguments.js';
+import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { jobNameFrom } from './job-name.js';
@@ -41,7 +42,7 @@ Options:
                              of run (or FF_PASSPHRASE)
   -n, --container NAME       the job, when several run
       --json                 print the result as JSON on standard output
-  -v, --verbose              say more
+  -v, --verbose              name each object that was written, its size and rate
 
 Environment:
   FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
@@ -74,6 +75,12 @@ Exit status:
       line.show,
     ).finally(() => line.clear());
     if (passphrase !== undefined && !result.encrypted) throw notEncrypted(result.imageUrl);
+    const log = createLogger({ command: 'checkpoint', verbosity: verbosityOption(parsed) });
+    for (const [i, { sizeBytes, durationMs }] of result.shards.entries()) {
+      const mib = sizeBytes / 1048576;
+      const rate = (mib / Math.max(durationMs / 1000, 0.001)).toFixed(1);
+      log.debug(`shard ${i + 1}: ${mib.toFixed(1)} MiB in ${(durationMs / 1000).toFixed(3)} s (${rate} MiB/s)`);
+    }
     if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify(result)}\n`);
     else {
       const mib = (result.rawBytes / 1048576).toFixed(1);

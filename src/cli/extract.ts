@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
+import { createLogger } from '../base/log.js';
 import { extract } from '../engine/extract.js';
 import { lastName } from '../store/job-url.js';
-import { countOption, flagOption, parseOptions, textOption } from './arguments.js';
+import { countOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { passphraseOption } from './passphrase.js';
@@ -35,7 +36,7 @@ Options:
                              try an image of another format version
       --passphrase-file FILE the passphrase of encrypted images (or FF_PASSPHRASE)
       --json                 print the result as JSON
-  -v, --verbose              say more
+  -v, --verbose              name each file and its size
 
 Exit status:
     0  extracted
@@ -56,12 +57,14 @@ Exit status:
       });
     }
     const passphrase = passphraseOption(parsed);
+    const log = createLogger({ command: 'extract', verbosity: verbosityOption(parsed) });
     const outputDirectory = resolve(textOption(parsed, 'output-dir') ?? lastName(url));
     const result = await extract(
       {
         imageUrl: url,
         outputDirectory,
         ...(passphrase === undefined ? {} : { passphrase }),
+        extracted: (name, sizeBytes) => log.debug(`${name}: ${sizeBytes} bytes`),
         allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
         ...(textOption(parsed, 'generation') === undefined
           ? {}

@@ -10,7 +10,6 @@ import { jobNameFrom } from './job-name.js';
 const OPTIONS = {
   json: { type: 'boolean' },
   container: { type: 'string', short: 'n' },
-  verbose: { type: 'boolean', short: 'v', multiple: true },
 } as const;
 
 export const statusCommand: Command = {
@@ -23,7 +22,6 @@ Shows the running jobs of this user, or the one named.
 Options:
       --json                 print { "jobs": [...] } as docs/json.md describes
   -n, --container NAME       the job
-  -v, --verbose              say more
 
 Exit status:
     0  shown (also when no job runs and none was named)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { waitIdle } from '../engine/control-client.js';
-import { durationOption, parseOptions } from './arguments.js';
+import { createLogger } from '../base/log.js';
+import { readStatus, waitIdle } from '../engine/control-client.js';
+import { durationOption, parseOptions, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { jobNameFrom } from './job-name.js';
@@ -21,7 +22,7 @@ Returns when the job neither checkpoints nor restores.
 Options:
   -t, --timeout SECONDS      fail after so long; decimals and 5m, 1h are allowed
   -n, --container NAME       the job, when several run
-  -v, --verbose              say more
+  -v, --verbose              say what the job is doing, before and after
 
 Exit status:
     0  the application runs
@@ -30,7 +31,16 @@ Exit status:
 `,
   async run(args) {
     const parsed = parseOptions(args, OPTIONS, false);
-    await waitIdle(jobNameFrom(parsed), durationOption(parsed, 'timeout'));
+    const name = jobNameFrom(parsed);
+    const log = createLogger({ command: 'wait', verbosity: verbosityOption(parsed) });
+    const tell = async (): Promise<void> => {
+      if (log.verbosity === 0) return;
+      const job = await readStatus(name);
+      log.debug(`${job.name} is ${job.state}`);
+    };
+    await tell();
+    await waitIdle(name, durationOption(parsed, 'timeout'));
+    await tell();
     return EXIT.ok;
   },
 };

@@ -38,7 +38,7 @@ export function launch(options: LaunchOptions): Launched {
     // Away from the terminal's process group: unshare dies of signals that are meant for the application.
     detached: true,
     // libuv's pool: one thread waits in poll, the others compress.
-    env: { ...process.env, UV_THREADPOOL_SIZE: process.env['FF_THREADS'] ?? '5' },
+    env: { ...process.env, UV_THREADPOOL_SIZE: String(threadCount()) },
   });
   const exited = new Promise<number>((resolve, reject) => {
     child.once('error', (error) => reject(launchFailure(file ?? 'unshare', error)));
@@ -46,6 +46,27 @@ export function launch(options: LaunchOptions): Launched {
   });
   return { child, channel: child.stdio[3] as Socket, exited };
 }
+
+/** FF_THREADS: how many threads the supervisor's pool has. Throws `usage` for what cannot be meant. */
+export function threadCount(): number {
+  const text = process.env['FF_THREADS'] ?? '';
+  if (text === '') return DEFAULT_THREADS;
+  const count = Number(text);
+  if (/^\d+$/.test(text) && count >= MIN_THREADS && count <= MAX_THREADS) return count;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'use',
+    subject: `FF_THREADS=${text}`,
+    reason: `expected a whole number from ${MIN_THREADS} to ${MAX_THREADS}`,
+    hint: `leave it unset for ${DEFAULT_THREADS}`,
+  });
+}
+
+const DEFAULT_THREADS = 5;
+/** One waits all the time. */
+const MIN_THREADS = 2;
+/** libuv's own limit. */
+const MAX_THREADS = 1024;
 
 function unshareArguments(options: LaunchOptions): string[] {
   return [

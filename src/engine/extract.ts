@@ -13,6 +13,8 @@ export interface ExtractOptions {
   readonly generation?: number;
   readonly allowBadImageVersion: boolean;
   readonly passphrase?: string;
+  /** Told of each file once it is complete. */
+  readonly extracted?: (name: string, sizeBytes: number) => void;
 }
 
 export interface Extracted {
@@ -52,7 +54,9 @@ export async function extract(options: ExtractOptions, opening: OpenOptions = {}
   try {
     let bytes = 0;
     for (const name of image.files.keys()) {
-      bytes += await extractFile(image, name, pathFor(directory, name), written);
+      const sizeBytes = await extractFile(image, name, pathFor(directory, name), written);
+      options.extracted?.(name, sizeBytes);
+      bytes += sizeBytes;
     }
     return { generation, files: written.length, bytes };
   } catch (error) {

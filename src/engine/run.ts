@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { appEnvironment } from '../container/app-env.js';
-import { type Launched, containerFailure, launch } from '../container/launch.js';
+import { type Launched, containerFailure, launch, threadCount } from '../container/launch.js';
 import type { OwnIds } from '../container/own-ids.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
@@ -122,6 +122,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
   // A URL that nothing can be kept under, a variable that nobody knows: mistakes of the caller's, not a failed restore.
   openStore(options.imageUrl);
+  threadCount();
   appEnvironment({ env: process.env, scrub: options.scrubEnvironment, fakeRoot: false });
   if (!options.container) refuseBareMachine();
   const job = claimJob(options.jobName);

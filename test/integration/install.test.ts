@@ -76,10 +76,8 @@ describe.each<Identity>(['root', 'user'])('install as %s', (identity) => {
         for (const name of names) expect(existsSync(join(root, 'usr/share/doc', name, 'copyright'))).toBe(true);
         expect(readFileSync(join(root, 'LICENSES'), 'utf8')).toContain('criu ');
 
-        const startedAt = Date.now();
         const second = resultOf(await install(bed, '--dir', home(), '--json'));
         expect(second).toMatchObject({ ok: true, action: 'already-installed', runtime: first.runtime });
-        expect(Date.now() - startedAt).toBeLessThan(5_000);
         expect(readdirSync(home()).sort()).toEqual(['current', readlinkSync(join(home(), 'current'))]);
       });
       expect(systemState()).toEqual(before);
@@ -125,6 +123,12 @@ describe.each<Identity>(['root', 'user'])('install as %s', (identity) => {
         expect(right).toMatchObject({ ok: true, action: 'installed', runtime: { source: 'installed' } });
         const again = resultOf(await install(bed, '--dir', target, '--from', bundle, '--sha256', sum, '--json'));
         expect(again).toMatchObject({ action: 'already-installed', runtime: right.runtime });
+        const before = statSync(join(target, 'current')).ino;
+        const anew = await install(bed, '--dir', target, '--from', bundle, '--sha256', sum, '--force', '--json');
+        expect(resultOf(anew)).toMatchObject({ action: 'installed' });
+        expect(statSync(join(target, 'current')).ino).not.toBe(before);
+        // A job may be running from the old one, which stays.
+        expect(readdirSync(target)).toHaveLength(3);
       });
     },
     TIMEOUT_MS,

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// Options and variables that no other test is about, each with what it changes.
+import { createHash } from 'node:crypto';
+import { copyFileSync, existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { USER_ID, withBed, type Bed } from '../support/bed.js';
+import { generations } from '../support/image.js';
+import { checkLines } from '../support/lines.js';
+import { descendantsOf } from '../support/processes.js';
+import { PYTHON, fixture } from '../support/stage.js';
+
+const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
+const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
+
+describe('an image of two generations', () => {
+  test('--generation chooses the older one for inspect, verify, cp and extract; -v says more', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const job = bed.run(place, url(bed), loop(bed));
+      await job.progresses(2);
+      const said = await job.commits(['--leave-running', '--verbose']);
+      expect(said.stderr).toMatch(/\[ff\.checkpoint\] .*shard 1: \d+\.\d MiB in \d+\.\d+ s \(\d+\.\d MiB\/s\)\n/);
+      expect((await place.fastfreeze(['wait', '--timeout', '30', '--verbose'])).stderr).toMatch(
+        /image is (running|checkpointing)\n.*image is running\n$/,
+      );
+      await job.progresses(2);
+      await job.freeze();
+      expect(generations(bed.path('image'))).toEqual([1, 2]);
+      const image = `file:${bed.path('image')}`;
+
+      const inspected = await place.fastfreeze(['inspect', image, '--generation', '1', '--json']);
+      expect(JSON.parse(inspected.stdout)).toMatchObject({ generation: 1 });
+      const verified = await place.fastfreeze(['verify', image, '--generation', '1', '--json']);
+      expect(verified.stdout).toMatch(/"generation": ?1\b/);
+      expect(verified.stdout).not.toMatch(/"generation": ?2\b/);
+      expect(await place.fastfreeze(['cp', image, `file:${bed.path('copy')}`, '--generation', '1'])).toMatchObject({
+        code: 0,
+      });
+      expect(generations(bed.path('copy'))).toEqual([1]);
+
+      const out = bed.path('out');
+      const extracted = await place.fastfreeze([
+        'extract',
+        image,
+        '--generation',
+        '1',
+        '--output-dir',
+        out,
+        '--verbose',
+      ]);
+      expect(extracted).toMatchObject({ code: 0 });
+      const names = readdirSync(out);
+      expect(names).toContain('inventory.img');
+      for (const name of names) expect(extracted.stderr).toContain(`${name}: `);
+      for (const command of ['inspect', 'verify', 'extract']) {
+        const none = await place.fastfreeze([command, image, '--generation', '9']);
+        expect(none.code).not.toBe(0);
+        expect(none.stderr).toMatch(/^Error: .*9.*/);
+      }
+    });
+  }, 60_000);
+
+  test('extract --allow-bad-image-version tries what it refuses otherwise', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const job = bed.run(place, url(bed), loop(bed));
+      await job.progresses(2);
+      await job.freeze();
+      const name = bed.list('image').find((one) => one.startsWith('manifest-')) ?? '';
+      const path = bed.path('image', name);
+      const text = readFileSync(path, 'utf8').replace(/"formatVersion": \d+/, '"formatVersion": 99');
+      const signed = text.slice(0, text.lastIndexOf(',\n  "checksum"'));
+      const checksum = createHash('sha256').update(signed).digest('hex');
+      writeFileSync(path, `${signed},\n  "checksum": "${checksum}"\n}\n`);
+      const words = ['extract', `file:${bed.path('image')}`, '--output-dir', bed.path('out')];
+      const refused = await place.fastfreeze(words);
+      expect(refused.code).toBe(170);
+      expect(refused.stderr).toMatch(/format version 99/);
+      expect(bed.list('out')).toEqual([]);
+      expect(await place.fastfreeze([...words, '--allow-bad-image-version'])).toMatchObject({ code: 0 });
+      expect(bed.list('out')).toContain('inventory.img');
+    });
+  }, 60_000);
+});
+
+describe('variables', () => {
+  test('CRIU_OPTS reaches CRIU, at the dump and at the restore', async () => {
+    await withBed('root', async (bed) => {
+      const first = bed.run(await bed.place(), url(bed), loop(bed), { env: { CRIU_OPTS: '--no-such-option' } });
+      await first.progresses(2);
+      const refused = await first.checkpoint();
+      expect(refused.code).toBe(170);
+      await first.progresses(2);
+      const second = bed.run(
+        await bed.place(),
+        [...url(bed), '--lease-wait', '0s', '--force-lease', '-n', 'other'],
+        loop(bed),
+        {
+          env: { CRIU_OPTS: ' --ghost-limit  64M ' },
+        },
+      );
+      await second.progresses(2);
+      await second.freeze();
+      const third = bed.run(await bed.place(), url(bed), [], { env: { CRIU_OPTS: '--no-such-option' } });
+      expect(await third.ends()).toMatchObject({ code: 171 });
+      first.signal('SIGTERM');
+      expect(await first.ends()).toMatchObject({ code: 143 });
+    });
+  }, 60_000);
+
+  test('FF_THREADS changes how many threads the supervisor has; a job continues with the fewest', async () => {
+    await withBed('root', async (bed) => {
+      const command = [PYTHON, fixture('memory.py'), bed.path('stop'), '16'];
+      const wrong = bed.run(await bed.place(), url(bed), command, { env: { FF_THREADS: '1' } });
+      expect(await wrong.ends()).toMatchObject({ code: 2 });
+      expect(wrong.stderr).toMatch(/FF_THREADS=1: expected a whole number from 2 to 1024\nTry: /);
+      const env = { FF_THREADS: '2' };
+      const first = bed.run(await bed.place(), url(bed), command, { env });
+      await first.progresses(2);
+      await first.freeze();
+      const second = bed.run(await bed.place(), url(bed), command, { env });
+      await second.ready('restored');
+      await second.progresses(2);
+      bed.write('stop', '');
+      expect(await second.ends()).toMatchObject({ code: 0 });
+      checkLines(first.stdout + second.stdout);
+    });
+  }, 60_000);
+
+  test('FF_DEBUG shows where an error comes from; without it there is no stack trace', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const words = ['verify', `file:${bed.path('none')}`];
+      const plain = await place.fastfreeze(words);
+      expect(plain.code).not.toBe(0);
+      expect(plain.stderr).not.toMatch(/^ +at /m);
+      const debug = await place.fastfreeze(words, { env: { FF_DEBUG: '1' } });
+      expect(debug.code).toBe(plain.code);
+      expect(debug.stderr).toMatch(/^ +at .*verify/m);
+    });
+  }, 30_000);
+
+  test('FF_LIBRARY_DIR is where the compression libraries are looked for first', async () => {
+    await withBed('root', async (bed) => {
+      const directory = bed.directory('libraries');
+      copyFileSync(realpathSync(libraryPath('liblz4.so.1')), join(directory, 'liblz4.so.1'));
+      const job = bed.run(await bed.place(), url(bed), loop(bed), { env: { FF_LIBRARY_DIR: directory } });
+      await job.progresses(2);
+      await job.commits(['--leave-running']);
+      const maps = descendantsOf(job.pid).map((pid) => readIfThere(`/proc/${pid}/maps`));
+      expect(maps.filter((text) => text.includes(join(directory, 'liblz4.so.1')))).toHaveLength(1);
+      bed.write('stop', '');
+      expect(await job.ends()).toMatchObject({ code: 0 });
+    });
+  }, 60_000);
+
+  test('FF_FAKE_ROOT=1 gives uid 0 where subordinate ids would let a user keep its own', async () => {
+    await withBed('user', async (bed) => {
+      const files = {
+        '/etc/passwd': `${readFileSync('/etc/passwd', 'utf8')}ff-user:x:${USER_ID}:${USER_ID}::/nonexistent:/bin/sh\n`,
+        '/etc/subuid': `${USER_ID}:3000000:65536\n`,
+        '/etc/subgid': `${USER_ID}:3100000:65536\n`,
+      };
+      const place = await bed.place({ files });
+      const own = bed.run(place, url(bed), ['sh', '-c', 'id -u']);
+      expect(await own.ends()).toMatchObject({ code: 0 });
+      expect(own.stdout).toBe(`${USER_ID}\n`);
+      const fake = bed.run(place, url(bed), ['sh', '-c', 'id -u'], { env: { FF_FAKE_ROOT: '1' } });
+      expect(await fake.ends()).toMatchObject({ code: 0 });
+      expect(fake.stdout).toBe('0\n');
+    });
+  }, 30_000);
+});
+
+/** What belongs to a process that has gone meanwhile is empty. */
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
+
+/** The library that a job would use otherwise. */
+function libraryPath(soname: string): string {
+  const roots = ['', '/opt/fastfreeze/current/root'];
+  const found = roots.map((root) => `${root}/usr/lib/x86_64-linux-gnu/${soname}`).find((path) => existsSync(path));
+  if (found === undefined) throw new Error(`${soname} is nowhere`);
+  return found;
+}
