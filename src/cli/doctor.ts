@@ -4,14 +4,18 @@ import { FastFreezeError } from '../base/errors.js';
 import { examineHost } from '../criu/runtime/doctor/examine.js';
 import type { Row } from '../criu/runtime/doctor/row.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
+import { lookOver } from '../engine/look-over.js';
 import { stateDirectory } from '../engine/state.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 
-const HELP = `Usage: fastfreeze doctor [--json]
+const HELP = `Usage: fastfreeze doctor [--json] [PID]
 
 Examine whether jobs can be frozen on this machine by this user, and say what to do where not. The last
 row, canary, freezes a real process and thaws it. Nothing is changed and nothing is left behind.
+
+With PID, look over that process and all below it instead: what of them could not be frozen, or
+would not come back exactly, if they ran under fastfreeze. They are not stopped.
 
 Options:
   --json       print one JSON object on standard output:
@@ -20,10 +24,10 @@ Options:
   -h, --help   show this
 
 Exit status:
-  0    jobs can be frozen here (there may be warnings)
+  0    jobs, or the process, can be frozen here (there may be warnings)
   2    the command line is wrong
   130  interrupted; nothing is left behind
-  170  jobs cannot be frozen here: a row says fail
+  170  they cannot: a row says fail; or there is no such process
 `;
 
 export const doctorCommand: Command = {
@@ -31,7 +35,8 @@ export const doctorCommand: Command = {
   summary: 'examine whether jobs can be frozen here, and what to do where not',
   help: HELP,
   run: async (args) => {
-    const json = wantsJson(args);
+    const { json, pid } = understand(args);
+    if (pid !== undefined) return lookAt(pid, json);
     const stop = new AbortController();
     const interrupt = (): void => stop.abort();
     process.once('SIGINT', interrupt).once('SIGTERM', interrupt);
@@ -55,9 +60,14 @@ export const doctorCommand: Command = {
 
 const INTERRUPTED = 130;
 
-function wantsJson(args: readonly string[]): boolean {
+function understand(args: readonly string[]): { json: boolean; pid: number | undefined } {
   try {
-    return parseArgs({ args: [...args], options: { json: { type: 'boolean', default: false } } }).values.json;
+    const options = { json: { type: 'boolean', default: false } } as const;
+    const { values, positionals } = parseArgs({ args: [...args], options, allowPositionals: true });
+    const [word, extra] = positionals;
+    if (extra !== undefined) throw new Error(`one PID is enough: ${extra}`);
+    if (word !== undefined && !/^[1-9]\d{0,9}$/.test(word)) throw new Error(`${JSON.stringify(word)} is no PID`);
+    return { json: values.json, pid: word === undefined ? undefined : Number(word) };
   } catch (error) {
     throw new FastFreezeError({
       code: 'usage',
@@ -66,6 +76,20 @@ function wantsJson(args: readonly string[]): boolean {
       hint: 'fastfreeze doctor --help',
     });
   }
+}
+
+function lookAt(pid: number, json: boolean): number {
+  const rows = lookOver(pid, isPrivileged());
+  const okay = rows.every((row) => row.status !== 'fail');
+  if (json) {
+    process.stdout.write(`${JSON.stringify({ ok: okay, rows }, null, 2)}\n`);
+  } else {
+    rows.forEach(print);
+    process.stdout.write(
+      okay ? '\nNothing is seen that would keep it from being frozen.\n' : '\nIt cannot be frozen as it is.\n',
+    );
+  }
+  return okay ? EXIT.ok : EXIT.failed;
 }
 
 const NAME_WIDTH = 15;

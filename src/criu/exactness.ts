@@ -17,25 +17,29 @@ export interface InspectedProcess {
  * Throws `unsupported` naming process, descriptor and remedy: a job that would not continue exactly is not stopped.
  */
 export function refuseInexactState(tree: readonly InspectedProcess[], privileged: boolean): void {
+  const [first] = findInexactState(tree, privileged);
+  if (first !== undefined) throw first;
+}
+
+/** All that `refuseInexactState` would refuse. The tree may run: then what is found may be gone the next moment. */
+export function findInexactState(tree: readonly InspectedProcess[], privileged: boolean): FastFreezeError[] {
   const memfds = new Map<string, Place>();
   const sharedMemfds = new Map<string, Place>();
+  const found: (FastFreezeError | undefined)[] = [];
   for (const process of tree) {
     if (process.state === 'Z') {
-      checkZombie(process, privileged);
+      found.push(checkZombie(process, privileged));
       continue;
     }
-    for (const fd of listFds(process.pid)) checkDescriptor(process, fd, memfds, privileged);
+    for (const fd of listFds(process.pid)) found.push(checkDescriptor(process, fd, memfds, privileged));
     if (!privileged) collectSharedMemfds(process, sharedMemfds);
   }
   for (const [inode, place] of memfds) {
-    if (!privileged && sharedMemfds.has(inode)) {
-      throw refusal(
-        place,
-        'a memfd that is also mapped shared would come back as two separate objects',
-        'run as root, or close the descriptor after mapping it',
-      );
-    }
+    if (privileged || !sharedMemfds.has(inode)) continue;
+    const reason = 'a memfd that is also mapped shared would come back as two separate objects';
+    found.push(refusal(place, reason, 'run as root, or close the descriptor after mapping it'));
   }
+  return found.filter((one) => one !== undefined);
 }
 
 interface Place {
@@ -43,11 +47,11 @@ interface Place {
   readonly fd: number;
 }
 
-function checkZombie(process: InspectedProcess, privileged: boolean): void {
+function checkZombie(process: InspectedProcess, privileged: boolean): FastFreezeError | undefined {
   const code = (process.exitCode >> 8) & 0xff;
   const signal = process.exitCode & 0x7f;
   if (signal !== 0 && !privileged) {
-    throw new FastFreezeError({
+    return new FastFreezeError({
       code: 'unsupported',
       op: 'freeze process',
       subject: `${process.pid} (${process.name})`,
@@ -56,8 +60,8 @@ function checkZombie(process: InspectedProcess, privileged: boolean): void {
       passing: true,
     });
   }
-  if (signal !== 0 || code < 128) return;
-  throw new FastFreezeError({
+  if (signal !== 0 || code < 128) return undefined;
+  return new FastFreezeError({
     code: 'unsupported',
     op: 'freeze process',
     subject: `${process.pid} (${process.name})`,
@@ -67,24 +71,29 @@ function checkZombie(process: InspectedProcess, privileged: boolean): void {
   });
 }
 
-function checkDescriptor(process: InspectedProcess, fd: number, memfds: Map<string, Place>, privileged: boolean): void {
+function checkDescriptor(
+  process: InspectedProcess,
+  fd: number,
+  memfds: Map<string, Place>,
+  privileged: boolean,
+): FastFreezeError | undefined {
   const place = { process, fd };
   const link = readLink(`/proc/${process.pid}/fd/${fd}`);
-  if (link === undefined) return;
+  if (link === undefined) return undefined;
   // CRIU's own parasite is in the application while it is frozen.
-  if (link.startsWith('/memfd:CRIUMFD')) return;
+  if (link.startsWith('/memfd:CRIUMFD')) return undefined;
   if (link.startsWith('/memfd:')) {
     const inode = field(fdinfo(place), 'ino');
     if (inode !== undefined) memfds.set(inode, place);
   } else if (link === 'anon_inode:[eventfd]') {
     if (field(fdinfo(place), 'eventfd-semaphore') === '1') {
-      throw refusal(place, 'an eventfd in semaphore mode would lose that mode', 'use a plain eventfd or a pipe');
+      return refusal(place, 'an eventfd in semaphore mode would lose that mode', 'use a plain eventfd or a pipe');
     }
   } else if (link === 'anon_inode:[timerfd]') {
     const info = fdinfo(place);
     const expired = Number(field(info, 'ticks') ?? 0) > 0 && /it_value:\s*\(0, 0\)/.test(info);
     if (expired && !/it_interval:\s*\(0, 0\)/.test(info)) {
-      throw refusal(
+      return refusal(
         place,
         'a periodic timerfd has expired and was not read: it would never fire again',
         'try again in a moment; the application reads it as soon as it runs',
@@ -94,24 +103,25 @@ function checkDescriptor(process: InspectedProcess, fd: number, memfds: Map<stri
   } else if (link.startsWith('pipe:[')) {
     const flags = Number.parseInt(field(fdinfo(place), 'flags') ?? '0', 8);
     if ((flags & O_DIRECT) !== 0 && (flags & 3) !== 0) {
-      throw refusal(place, 'a pipe in packet mode (O_DIRECT) cannot be saved', 'use a plain pipe or a socket pair');
+      return refusal(place, 'a pipe in packet mode (O_DIRECT) cannot be saved', 'use a plain pipe or a socket pair');
     }
   } else if (!privileged && link === 'anon_inode:inotify' && fdinfo(place).includes('inotify wd:')) {
-    throw refusal(
+    return refusal(
       place,
       'watches of inotify cannot be saved for a normal user',
       'run as root, or turn the file watching off',
     );
   } else if (link === 'anon_inode:inotify' && (foreignReadableBytes(process.pid, fd) ?? 0) > 0) {
-    throw refusal(
+    return refusal(
       place,
       'inotify has told it of changes that it has not read yet, which would be forgotten',
       'try again in a moment; the application reads them as soon as it runs',
       true,
     );
   } else if (link === 'anon_inode:[io_uring]') {
-    throw refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');
+    return refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');
   }
+  return undefined;
 }
 
 const O_DIRECT = 0o40000;

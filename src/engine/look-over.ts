@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { FastFreezeError } from '../base/errors.js';
+import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
+import { findInexactState } from '../criu/exactness.js';
+import { type Row, fail, ok, warn } from '../criu/runtime/doctor/row.js';
+
+/**
+ * Look over a running process and all below it: what of it could not be frozen, or would not come back exactly, if it ran
+ * under `fastfreeze run`. It is not stopped, and what is seen may change. Throws `not-found` or `host` when it cannot be seen.
+ */
+export function lookOver(pid: number, privileged: boolean): Row[] {
+  const tree = readTree(pid);
+  if (tree.length === 0) {
+    const hint = 'ps shows which there are';
+    throw new FastFreezeError({
+      code: 'not-found',
+      op: 'look at process',
+      subject: String(pid),
+      reason: 'there is none',
+      hint,
+    });
+  }
+  const alive = tree.filter(({ state }) => state !== 'Z');
+  for (const one of alive) refuseUnseen(one);
+  const found = [
+    ...findInexactState(tree, privileged).map((error) =>
+      (error.passing ? warn : fail)('state', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),
+    ),
+    ...alive.flatMap((one) => [
+      ...tracing(one),
+      ...seccomp(one, privileged),
+      ...devices(one),
+      ...memory(one, privileged),
+      ...connections(one),
+    ]),
+  ];
+  return [extent(tree), ...found];
+}
+
+function extent(tree: readonly TreeProcess[]): Row {
+  const threads = tree.reduce((sum, { tids }) => sum + tids.length, 0);
+  const bytes = tree.reduce((sum, { pid }) => sum + residentBytes(pid), 0);
+  const [root] = tree;
+  return ok(
+    'process',
+    `${root?.pid ?? 0} (${root?.name ?? ''}): ${counted(tree.length, 'process', 'es')}, ${counted(threads, 'thread', 's')}, ${(bytes / 1048576).toFixed(1)} MiB resident`,
+  );
+}
+
+function counted(number: number, word: string, plural: string): string {
+  return `${number} ${word}${number === 1 ? '' : plural}`;
+}
+
+function refuseUnseen(one: TreeProcess): void {
+  try {
+    readdirSync(`/proc/${one.pid}/fd`);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EACCES') return; // It has ended meanwhile.
+    throw new FastFreezeError({
+      code: 'host',
+      op: 'look at process',
+      subject: nameOf(one),
+      reason: 'it is not ours to look at',
+      hint: 'ask as its user, or as root',
+      cause: error,
+    });
+  }
+}
+
+function tracing(one: TreeProcess): Row[] {
+  const tracer = /^TracerPid:\s*(\d+)/m.exec(text(one, 'status'))?.[1] ?? '0';
+  if (tracer === '0') return [];
+  return [
+    fail('tracing', `${nameOf(one)} is traced by process ${tracer}`, 'detach the debugger, or do without strace'),
+  ];
+}
+
+function seccomp(one: TreeProcess, privileged: boolean): Row[] {
+  const mode = /^Seccomp:\s*(\d)/m.exec(text(one, 'status'))?.[1] ?? '0';
+  // A filter that we live under ourselves (a container's) is there at the restore as well.
+  const ours = /^Seccomp:\s*(\d)/m.exec(readIfThere('/proc/self/status'))?.[1] ?? '0';
+  if (mode === '0' || privileged || ours === mode) return [];
+  return [
+    fail(
+      'seccomp',
+      `${nameOf(one)} has a seccomp filter, which cannot be saved for a normal user`,
+      'run as root, or turn the sandbox of the program off',
+    ),
+  ];
+}
+
+/** Character devices that CRIU knows, by major number: memory (null, zero, random...), terminals. */
+const KNOWN_MAJORS: readonly number[] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
+
+function devices(one: TreeProcess): Row[] {
+  const found = new Set<string>();
+  for (const fd of descriptors(one)) {
+    const link = linkOf(one, fd);
+    if (!link.startsWith('/dev/')) continue;
+    const stat = statSync(`/proc/${one.pid}/fd/${fd}`, { throwIfNoEntry: false });
+    if (stat === undefined || (!stat.isCharacterDevice() && !stat.isBlockDevice())) continue;
+    const major = ((stat.rdev >> 8) & 0xfff) >>> 0;
+    if (stat.isBlockDevice() || !KNOWN_MAJORS.includes(major)) found.add(link);
+  }
+  return [...found].map((path) =>
+    fail(
+      'device',
+      `${nameOf(one)} has ${path} open, which cannot be saved`,
+      'close it before a checkpoint, or run without the device',
+    ),
+  );
+}
+
+function memory(one: TreeProcess, privileged: boolean): Row[] {
+  const rows: Row[] = [];
+  const maps = text(one, 'maps');
+  if (/ \/SYSV[0-9a-f]{8}/.test(maps)) {
+    rows.push(fail('memory', `${nameOf(one)} has a System V shared memory segment`, 'use POSIX shared memory or mmap'));
+  }
+  const gone = /^\S+ ...s .* (\/(?!memfd:|dev\/zero|SYSV)\S.*) \(deleted\)$/m.exec(maps)?.[1];
+  if (gone !== undefined && !privileged) {
+    const remedy = 'run as root, or let the program keep the file';
+    rows.push(
+      fail('memory', `${nameOf(one)} has the deleted file ${gone} mapped, which a normal user cannot restore`, remedy),
+    );
+  }
+  return rows;
+}
+
+const TCP_ESTABLISHED = '01';
+
+function connections(one: TreeProcess): Row[] {
+  const inodes = new Set(descriptors(one).flatMap((fd) => /^socket:\[(\d+)\]$/.exec(linkOf(one, fd))?.[1] ?? []));
+  if (inodes.size === 0) return [];
+  const lines = [...text(one, 'net/tcp').split('\n'), ...text(one, 'net/tcp6').split('\n')];
+  const count = lines.filter((line) => {
+    const fields = line.trim().split(/\s+/);
+    return fields[3] === TCP_ESTABLISHED && inodes.has(fields[9] ?? '');
+  }).length;
+  if (count === 0) return [];
+  const remedy = 'the program must connect again when a connection breaks';
+  return [
+    warn(
+      'connections',
+      `${nameOf(one)} has ${count} established TCP connections, which are closed at a restore`,
+      remedy,
+    ),
+  ];
+}
+
+function nameOf(one: TreeProcess): string {
+  return `process ${one.pid} (${one.name})`;
+}
+
+function descriptors(one: TreeProcess): number[] {
+  try {
+    return readdirSync(`/proc/${one.pid}/fd`).map(Number);
+  } catch {
+    return []; // It has ended meanwhile.
+  }
+}
+
+function linkOf(one: TreeProcess, fd: number): string {
+  try {
+    return readlinkSync(`/proc/${one.pid}/fd/${fd}`);
+  } catch {
+    return ''; // Closed meanwhile.
+  }
+}
+
+function text(one: TreeProcess, name: string): string {
+  return readIfThere(`/proc/${one.pid}/${name}`);
+}
+
+function readIfThere(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return ''; // It has ended meanwhile.
+  }
+}
