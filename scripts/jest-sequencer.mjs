@@ -2,7 +2,7 @@
 // The longest suites first: one that is begun last keeps one of two workers busy alone.
 import { basename } from 'node:path';
 
-/** By what they take at full length (docs/testing.md, "Campaigns"), the longest first. */
+/** By what they take at full length (docs/testing.md, "Campaigns") or, where that is the same, in `npm test`; the longest first. */
 const LONGEST = [
   'kills',
   'net-faults-gs',
@@ -11,9 +11,14 @@ const LONGEST = [
   'net-faults-s3',
   'generations-user-first',
   'generations-user-second',
+  'jobs',
+  's3-jobs',
   'lease',
   'store-faults',
   'store-swift',
+  'stdio',
+  'bad-input',
+  'install',
   'corruption',
 ];
 
