@@ -46,6 +46,7 @@ const OPTIONS = {
   'force-lease': { type: 'boolean' },
   spool: { type: 'string' },
   'passphrase-file': { type: 'string' },
+  'require-time-virtualization': { type: 'boolean' },
   'scrub-env': { type: 'string', multiple: true },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
@@ -101,6 +102,9 @@ The application:
       --on-app-ready CMD     shell command to run once the application runs
   -o, --output FILE          its standard output, exact to the byte over restores
   -e, --error FILE           its standard error, likewise
+      --require-time-virtualization
+                             refuse to run where its monotonic and boot clocks would jump
+                             at a restore
       --scrub-env PATTERN    keep variables of these names (* is any text) from it, as
                              ACTIONS_* always; !PATTERN lets them through. Repeatable
       --leave-stopped        leave it stopped after a restore, for a debugger
@@ -186,6 +190,7 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
     ...optional('passphrase', passphraseOption(parsed)),
+    requireTimeVirtualization: flagOption(parsed, 'require-time-virtualization'),
     scrubEnvironment: scrubOption(parsed),
     ...optional('errorPath', absolute(textOption(parsed, 'error'))),
     leaseTtlMs: leaseTtl(parsed),

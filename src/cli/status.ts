@@ -40,6 +40,13 @@ Exit status:
   },
 };
 
+/** Said where they are not the machine's. */
+function clocks({ clockOffsets: { monotonicSeconds, boottimeSeconds } }: JobStatus): string[] {
+  if (monotonicSeconds === 0 && boottimeSeconds === 0) return [];
+  const signed = (seconds: number): string => `${seconds < 0 ? '-' : '+'}${Math.abs(seconds).toFixed(3)} s`;
+  return [`  clocks      monotonic ${signed(monotonicSeconds)}, boot ${signed(boottimeSeconds)} from the machine's`];
+}
+
 function describe(job: JobStatus): string {
   const mib = (bytes: number): string => `${(bytes / 1048576).toFixed(1)} MiB`;
   const origin = job.restoredGeneration === null ? 'started from scratch' : `restored from ${job.restoredGeneration}`;
@@ -52,6 +59,7 @@ function describe(job: JobStatus): string {
     ...job.processes.map(
       (one) => `    ${String(one.pid).padStart(7)}  ${mib(one.residentBytes).padStart(12)}  ${one.name}`,
     ),
+    ...clocks(job),
     last === null
       ? '  checkpoint  none yet'
       : `  checkpoint  generation ${last.generation} at ${last.at}, ${mib(last.rawBytes)} (${mib(last.storedBytes)} stored), frozen ${last.frozenMs} ms`,

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { FastFreezeError } from '../base/errors.js';
 import { type Clocks, readClockOffsets, readClocks } from '../linux/clocks.js';
+import { hasTimeNamespaces } from './time.js';
 
 export interface LaunchOptions {
   /** The program that becomes PID 1, with its arguments. */
@@ -73,7 +74,7 @@ function unshareArguments(options: LaunchOptions): string[] {
     'unshare',
     ...(options.privileged ? [] : (options.idMapping ?? ['--user', '--map-root-user'])),
     ...['--pid', '--fork', '--mount', '--mount-proc', '--kill-child'],
-    ...(options.privileged ? [] : timeArguments(options.clocks)),
+    ...(options.privileged || !hasTimeNamespaces() ? [] : timeArguments(options.clocks)),
   ];
 }
 

@@ -147,6 +147,8 @@ export interface JobStatus {
   readonly lastFailure: string | null;
   /** `missing` when it could not be taken; null where none is needed. */
   readonly lease: LeaseState | 'missing' | null;
+  /** How far the application's monotonic and boot clocks are ahead of the machine's, in seconds; negative when behind. */
+  readonly clockOffsets: { readonly monotonicSeconds: number; readonly boottimeSeconds: number };
   /** Whether `run` has a metrics recorder: it then tells of every checkpoint, whoever asked for it. */
   readonly recordsMetrics: boolean;
 }

@@ -9,6 +9,7 @@ import { type Logger, createLogger } from '../base/log.js';
 import { appEnvironment } from '../container/app-env.js';
 import { type Launched, containerFailure, launch, threadCount } from '../container/launch.js';
 import type { OwnIds } from '../container/own-ids.js';
+import { timeProblem } from '../container/time.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { removeUncommitted } from '../image/prune.js';
@@ -44,6 +45,8 @@ export interface RunOptions extends JobOptions {
   readonly passphrase?: string;
   /** What of our environment the application does not get; see `AppEnvironmentOptions`. */
   readonly scrubEnvironment: readonly string[];
+  /** Refuse to run where clocks would jump at a restore. */
+  readonly requireTimeVirtualization: boolean;
   /** Where to keep the job's numbers, as OpenMetrics text. */
   readonly metricsPath?: string;
   /** The command line, for the metrics recorder. */
@@ -125,6 +128,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   threadCount();
   appEnvironment({ env: process.env, scrub: options.scrubEnvironment, fakeRoot: false });
   if (!options.container) refuseBareMachine();
+  lookAtTime(options, log);
   const job = claimJob(options.jobName);
   try {
     // The default URL is this machine's own, and there the job's name keeps others away.
@@ -529,6 +533,13 @@ async function removeLeftovers(prefix: { prefix: string; url: string }, log: Log
 }
 
 /** Without a container of our own, one must be there: PIDs are chosen, and the machine's are not ours to choose. */
+function lookAtTime(options: RunOptions, log: Logger): void {
+  const problem = timeProblem({ container: options.container, privileged: isPrivileged() });
+  if (problem === undefined) return;
+  if (options.requireTimeVirtualization) throw problem;
+  log.warn(`the monotonic and boot clocks of this job will jump at a restore: ${problem.reason}`);
+}
+
 function refuseBareMachine(): void {
   if (readlinkSync('/proc/self/ns/pid') !== MACHINE_PID_NAMESPACE) return;
   throw new FastFreezeError({

@@ -10,6 +10,7 @@ import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
 import { readTree, residentBytes } from '../container/tree.js';
 import { type KeyMaterial, newKeyMaterial } from '../image/keys.js';
+import { readClockOffsets } from '../linux/clocks.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
 import { type Poller, createPoller } from '../linux/poller.js';
@@ -504,6 +505,11 @@ class Job {
     this.options.leave(exitCode, { type: 'ended', exitCode, reason });
   }
 
+  private clockOffsets(): JobStatus['clockOffsets'] {
+    const { monotonicNs, boottimeNs } = readClockOffsets(this.app?.pid);
+    return { monotonicSeconds: Number(monotonicNs) / 1e9, boottimeSeconds: Number(boottimeNs) / 1e9 };
+  }
+
   private status(): JobStatus {
     const tree = this.app === undefined ? [] : readTree(this.app.pid);
     const processes = tree.map(({ pid, name }) => ({ pid, name, residentBytes: residentBytes(pid) }));
@@ -522,6 +528,7 @@ class Job {
       lastCheckpoint: this.lastCheckpoint,
       lastFailure: this.lastFailure,
       lease: this.lease.state ?? null,
+      clockOffsets: this.clockOffsets(),
       recordsMetrics: this.config.recordsMetrics,
     };
   }

@@ -17,13 +17,13 @@ export function readClocks(): Clocks {
   return { monotonicNs: readClock(CLOCK_MONOTONIC), boottimeNs: readClock(CLOCK_BOOTTIME) };
 }
 
-/** Offsets of this process's time namespace against the machine's own clocks; zero where there are no such namespaces. */
-export function readClockOffsets(): Clocks {
+/** Offsets of a process's time namespace against the machine's own clocks; zero where there are no such namespaces. */
+export function readClockOffsets(pid: number | 'self' = 'self'): Clocks {
   let text: string;
   try {
-    text = readFileSync('/proc/self/timens_offsets', 'utf8');
+    text = readFileSync(`/proc/${pid}/timens_offsets`, 'utf8');
   } catch {
-    // A kernel without time namespaces has no offsets.
+    // A kernel without time namespaces has no offsets, nor has a process that has gone.
     return { monotonicNs: 0n, boottimeNs: 0n };
   }
   const offsetOf = (name: string): bigint => {

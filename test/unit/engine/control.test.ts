@@ -43,6 +43,7 @@ const status: JobStatus = {
   lastCheckpoint: null,
   lastFailure: null,
   lease: null,
+  clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
   recordsMetrics: false,
 };
 const progress: Progress = { phase: 'dump', doneBytes: 1, storedBytes: 1, totalBytes: 2, elapsedMs: 5 };
