@@ -102,7 +102,8 @@ async function requestAndTell(
 ): Promise<CheckpointResult> {
   const startedAtMs = Date.now();
   const recorder = process.env['FF_METRICS_RECORDER'] ?? '';
-  const job = recorder === '' ? undefined : await readStatus(name);
+  // A job that is too busy to answer is no reason not to freeze it.
+  const job = recorder === '' ? undefined : await readStatus(name).catch(() => undefined);
   if (job?.recordsMetrics !== false) return await requestCheckpoint(name, request, progress);
   const metrics = createMetrics({
     recorder,

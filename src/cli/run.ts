@@ -130,11 +130,12 @@ Exit status:
     2  the command line is wrong
 `,
   async run(args) {
+    const startedAtMs = Date.now();
     const parsed = parseOptions(args, OPTIONS, true);
     process.once('exit', letGoOfDeadTerminals);
     const options = toRunOptions(parsed);
     const outcome = options.logFormat === 'json' ? await runOrTell(options) : await run(options);
-    if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat);
+    if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat, startedAtMs);
     return outcome.exitCode;
   },
 };
@@ -149,11 +150,11 @@ async function runOrTell(options: RunOptions): Promise<RunOutcome> {
   }
 }
 
-function tell(error: FastFreezeError, exitCode: number, format: LogFormat): void {
+function tell(error: FastFreezeError, exitCode: number, format: LogFormat, startedAtMs: number): void {
   const nothingRan = exitCode === EXIT.restoreFailed;
   const hint = error.hint ?? (nothingRan ? '--no-restore starts over' : undefined);
   if (format === 'json') {
-    createLogger({ command: 'run', verbosity: 0, format }).error(error.message, hint);
+    createLogger({ command: 'run', verbosity: 0, format, startedAtMs }).error(error.message, hint);
     return;
   }
   process.stderr.write(`Error: ${error.message}\n`);

@@ -35,8 +35,9 @@ Exit status:
     const log = createLogger({ command: 'wait', verbosity: verbosityOption(parsed) });
     const tell = async (): Promise<void> => {
       if (log.verbosity === 0) return;
-      const job = await readStatus(name);
-      log.debug(`${job.name} is ${job.state}`);
+      // It may end at any moment: what is said besides must not change how this command ends.
+      const job = await readStatus(name).catch(() => undefined);
+      if (job !== undefined) log.debug(`${job.name} is ${job.state}`);
     };
     await tell();
     await waitIdle(name, durationOption(parsed, 'timeout'));

@@ -16,7 +16,7 @@ export async function requestCheckpoint(
   const job = findJob(name);
   const reply = await call(job, { op: 'checkpoint', request }, progress, undefined);
   if (reply.type !== 'checkpoint') throw strange(job.name);
-  return reply.result;
+  return { ...OLDER_RESULT, ...reply.result };
 }
 
 /** Wait until the job neither checkpoints nor restores. */
@@ -30,8 +30,15 @@ export async function readStatus(name: string | undefined): Promise<JobStatus> {
   const job = findJob(name);
   const reply = await call(job, { op: 'status' }, () => undefined, STATUS_TIMEOUT_MS);
   if (reply.type !== 'status') throw strange(job.name);
-  return reply.status;
+  return { ...OLDER_STATUS, ...reply.status };
 }
+
+/** What a job that was started before an update of this program does not tell. */
+const OLDER_RESULT: Pick<CheckpointResult, 'shards'> = { shards: [] };
+const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics'> = {
+  clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
+  recordsMetrics: false,
+};
 
 const STATUS_TIMEOUT_MS = 10_000;
 /** A job that was just started has no socket yet. */

@@ -69,6 +69,7 @@ export interface RunOutcome {
   readonly reason?: string;
 }
 
+const EXIT_USAGE = 2;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
 /** From the supervisor's last word to the end of its container. */
@@ -99,7 +100,8 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
     return outcome;
   } catch (error) {
     const known = asFastFreezeError(error, 'run');
-    metrics.emit(runEvent({ exitCode: EXIT_FAILED, error: known }, Date.now() - startedAtMs));
+    const exitCode = known.code === 'usage' ? EXIT_USAGE : EXIT_FAILED;
+    metrics.emit(runEvent({ exitCode, error: known }, Date.now() - startedAtMs));
     throw error;
   } finally {
     await metrics.finish();
@@ -130,6 +132,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   if (!options.container) refuseBareMachine();
   lookAtTime(options, log);
   const job = claimJob(options.jobName);
+  voice.metrics.begin();
   try {
     // The default URL is this machine's own, and there the job's name keeps others away.
     if (!options.imageUrlGiven) return await runPlanned(options, job, undefined, signals, voice);

@@ -255,16 +255,7 @@ class Job {
       plan: {
         command: this.config.command,
         ignoredSignals: this.config.ignoredSignals,
-        setEnv: {
-          ...this.config.environment.set,
-          ...(this.config.threadPoolSize === undefined ? {} : { UV_THREADPOOL_SIZE: this.config.threadPoolSize }),
-        },
-        unsetEnv: [
-          ...this.config.environment.unset,
-          ...(this.config.threadPoolSize === undefined ? ['UV_THREADPOOL_SIZE'] : []),
-          'FF_NOFILE',
-          'FF_SIGIGN',
-        ],
+        ...this.environment(),
         ...(this.config.openFilesLimit === undefined ? {} : { openFilesLimit: this.config.openFilesLimit }),
       },
       streams: this.stdio.start,
@@ -313,6 +304,16 @@ class Job {
   /** Where the application keeps its own ids we keep ours, and need the namespace's capabilities; it must not. */
   private appPrefix(): readonly string[] {
     return this.config.identity === undefined ? [] : WITHOUT_CAPABILITIES;
+  }
+
+  private environment(): { setEnv: Record<string, string>; unsetEnv: string[] } {
+    const { environment, threadPoolSize } = this.config;
+    // We have one of our own, which the application must not see.
+    const given = threadPoolSize === undefined ? {} : { UV_THREADPOOL_SIZE: threadPoolSize };
+    const scrubbed = environment.unset.includes('UV_THREADPOOL_SIZE');
+    const setEnv: Record<string, string> = { ...(scrubbed ? {} : given), ...environment.set };
+    const unset = [...environment.unset, 'UV_THREADPOOL_SIZE', 'FF_NOFILE', 'FF_SIGIGN'];
+    return { setEnv, unsetEnv: unset.filter((name) => !(name in setEnv)) };
   }
 
   private stdioOptions(): StdioOptions {

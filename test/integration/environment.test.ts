@@ -16,6 +16,7 @@ for (const identity of ['root', 'user'] as const) {
           FF_APP_PATH: '/app/bin:/usr/bin:/bin',
           FF_APP_LD_LIBRARY_PATH: '/app/lib',
           FF_APP_INJECT_GREETING: 'two words',
+          FF_APP_INJECT_UV_THREADPOOL_SIZE: '3',
           ACTIONS_RUNTIME_TOKEN: 'secret-a',
           AWS_SECRET_ACCESS_KEY: 'secret-b',
           AWS_REGION: 'here',
@@ -36,6 +37,7 @@ for (const identity of ['root', 'user'] as const) {
               'PATH=/app/bin:/usr/bin:/bin',
               'LD_LIBRARY_PATH=/app/lib',
               'GREETING=two words',
+              'UV_THREADPOOL_SIZE=3',
               'AWS_REGION=here',
               'FASTFREEZE=1',
             ]),
@@ -57,5 +59,27 @@ test('a variable that nobody knows, or a pattern that fits none, is refused befo
     expect(await wrong.ends()).toMatchObject({ code: 2 });
     expect(wrong.stderr).toMatch(/--scrub-env "A=b".*name of a variable/);
     expect(bed.list()).not.toContain('ran');
+  });
+}, 30_000);
+
+test('UV_THREADPOOL_SIZE is the caller’s, or none; ours is never seen', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    const seen = async (env: Record<string, string>, more: readonly string[] = []): Promise<string> => {
+      const job = bed.run(
+        place,
+        [...url(bed), '--no-restore', ...more],
+        ['sh', '-c', 'echo "${UV_THREADPOOL_SIZE-none}"'],
+        {
+          env,
+        },
+      );
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      return job.stdout.trim();
+    };
+    expect(await seen({})).toBe('none');
+    expect(await seen({ UV_THREADPOOL_SIZE: '7' })).toBe('7');
+    expect(await seen({ UV_THREADPOOL_SIZE: '7' }, ['--scrub-env', 'UV_*'])).toBe('none');
+    expect(await seen({ UV_THREADPOOL_SIZE: '7', FF_APP_INJECT_UV_THREADPOOL_SIZE: '9' })).toBe('9');
   });
 }, 30_000);

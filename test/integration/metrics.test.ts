@@ -4,6 +4,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
 import { fixture } from '../support/stage.js';
+import { until } from '../support/until.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
 const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
@@ -39,13 +40,13 @@ for (const identity of ['root', 'user'] as const) {
         const numbers = bed.path('work', 'job.prom');
         const first = bed.run(await bed.place(), [...url(bed), '--metrics-file', numbers], loop(bed), { env });
         await first.progresses(2);
-        expect(readFileSync(numbers, 'utf8')).toMatch(/^fastfreeze_job_running\{job="image"\} 1$/m);
+        expect(readFileSync(numbers, 'utf8')).toMatch(/^fastfreeze_job_running\{name="image"\} 1$/m);
         // Its own recorder has nothing to do: that of run tells of it.
         const other = recorder(bed, 'other');
         await first.freeze([], { env: { FF_METRICS_RECORDER: other.program } });
         expect(other.events()).toEqual([]);
         expect(readFileSync(numbers, 'utf8')).toMatch(
-          /^fastfreeze_job_running\{job="image"\} 0$[^]*^fastfreeze_checkpoints_total\{job="image",outcome="success"\} 1$[^]*# EOF\n$/m,
+          /^fastfreeze_job_running\{name="image"\} 0$[^]*^fastfreeze_checkpoints_total\{name="image",outcome="success"\} 1$[^]*# EOF\n$/m,
         );
         const second = bed.run(await bed.place(), url(bed), loop(bed), { env });
         await second.ready('restored');
@@ -93,8 +94,8 @@ for (const identity of ['root', 'user'] as const) {
         await second.ready('restored');
         await second.progresses(2);
         await second.freeze();
-        expect(actions(hanging.events())).toEqual(['fetch_manifest']);
-        expect(second.stderr).toMatch(/has not recorded 5 events: it takes too long/);
+        expect(actions(hanging.events())[0]).toBe('fetch_manifest');
+        expect(second.stderr).toMatch(/has not recorded \d+ events: it takes too long/);
       });
     }, 90_000);
   });
@@ -173,6 +174,39 @@ test('--log-format json: every line of ours is an object, errors with their reme
     const unknown = await place.fastfreeze(['run', '--log-format', 'xml', '--', 'true']);
     expect(unknown.code).toBe(2);
     expect(unknown.stderr).toMatch(/--log-format "xml".*text or json/);
+  });
+}, 60_000);
+
+test('a run that is refused because the job runs leaves the metrics file to it', async () => {
+  await withBed('root', async (bed) => {
+    const [place, numbers] = [await bed.place(), bed.path('work', 'job.prom')];
+    const options = [...url(bed), '--metrics-file', numbers];
+    const job = bed.run(place, options, loop(bed));
+    await job.progresses(2);
+    await job.commits(['--leave-running']);
+    await until('the checkpoint', () => /checkpoint_generation\{name="image"\} 1/.test(readFileSync(numbers, 'utf8')));
+    const before = readFileSync(numbers, 'utf8');
+    const second = bed.run(place, options, loop(bed));
+    expect(await second.ends()).toMatchObject({ code: 170 });
+    expect(readFileSync(numbers, 'utf8')).toBe(before);
+    expect(bed.list('work')).toEqual(['job.prom']);
+    bed.write('stop', '');
+    expect(await job.ends()).toMatchObject({ code: 0 });
+  });
+}, 30_000);
+
+test('a recorder that cannot be started at all costs a warning, for run and for checkpoint', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    const env = { FF_METRICS_RECORDER: `${bed.write('plain', '')}/` };
+    const job = bed.run(place, url(bed), loop(bed), { env });
+    await job.progresses(2);
+    await job.freeze();
+    expect(job.stderr).toMatch(/Warning: the metrics recorder \S+ could not be started: .*ENOTDIR/);
+    const next = bed.run(place, url(bed), loop(bed));
+    await next.ready('restored');
+    const answer = await next.freeze([], { env });
+    expect(answer.stderr).toMatch(/^Warning: the metrics recorder \S+ could not be started/m);
   });
 }, 60_000);
 

@@ -7,7 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { USER_ID, withBed, type Bed } from '../support/bed.js';
 import { generations } from '../support/image.js';
 import { checkLines } from '../support/lines.js';
-import { descendantsOf } from '../support/processes.js';
+import { descendantsOf, inspect } from '../support/processes.js';
 import { PYTHON, fixture } from '../support/stage.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
@@ -25,7 +25,10 @@ describe('an image of two generations', () => {
         /image is (running|checkpointing)\n.*image is running\n$/,
       );
       await job.progresses(2);
-      await job.freeze();
+      const frozen = JSON.parse((await job.freeze(['--json'])).stdout) as { shards: unknown[]; rawBytes: number };
+      expect(frozen).toMatchObject({ generation: 2, leftRunning: false, encrypted: false });
+      expect(frozen.shards.length).toBeGreaterThan(0);
+      expect(frozen.rawBytes).toBeGreaterThan(4096);
       expect(generations(bed.path('image'))).toEqual([1, 2]);
       const image = `file:${bed.path('image')}`;
 
@@ -115,16 +118,21 @@ describe('variables', () => {
       const wrong = bed.run(await bed.place(), url(bed), command, { env: { FF_THREADS: '1' } });
       expect(await wrong.ends()).toMatchObject({ code: 2 });
       expect(wrong.stderr).toMatch(/FF_THREADS=1: expected a whole number from 2 to 1024\nTry: /);
-      const env = { FF_THREADS: '2' };
-      const first = bed.run(await bed.place(), url(bed), command, { env });
-      await first.progresses(2);
-      await first.freeze();
-      const second = bed.run(await bed.place(), url(bed), command, { env });
-      await second.ready('restored');
-      await second.progresses(2);
-      bed.write('stop', '');
-      expect(await second.ends()).toMatchObject({ code: 0 });
-      checkLines(first.stdout + second.stdout);
+      let output = '';
+      const counts: number[] = [];
+      for (const count of ['2', '12']) {
+        const job = bed.run(await bed.place(), url(bed), command, { env: { FF_THREADS: count } });
+        await job.ready(counts.length === 0 ? 'scratch' : 'restored');
+        await job.progresses(2);
+        await job.commits(['--leave-running']);
+        const supervisors = descendantsOf(job.pid).filter((pid) => inspect(pid)?.command.includes('supervisor-main'));
+        counts.push(Math.max(...supervisors.map((pid) => readdirSync(`/proc/${pid}/task`).length)));
+        await job.progresses(2);
+        await job.freeze();
+        output += job.stdout;
+      }
+      expect((counts[1] ?? 0) - (counts[0] ?? 0)).toBe(10);
+      checkLines(output);
     });
   }, 60_000);
 

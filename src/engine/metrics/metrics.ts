@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import { type JobEvent, type Outcome, eventToJson, newInvocationId } from './event.js';
-import { type JobTotals, count, newTotals, replaceFile, toOpenMetrics } from './openmetrics.js';
+import { count, newTotals, refuseUnwritable, replaceFile, toOpenMetrics } from './openmetrics.js';
 import { type Recorder, createRecorder } from './recorder.js';
 
 /** Where a job's events go. Nothing here ever fails a job or makes it wait, but for `finish`. */
 export interface Metrics {
+  /** The job is ours: from here on the metrics file is. Before, it may be another run's of the same job. */
+  begin(): void;
   emit(event: JobEvent): void;
   /** A step of ours with its duration, successful or not; what it gave may add to the event. */
   timed<T>(step: () => Promise<T>, toEvent: (outcome: Outcome, result: T | undefined) => JobEvent): Promise<T>;
@@ -27,19 +29,19 @@ export interface MetricsOptions {
 /** A machine that is going away has better to do. */
 const FINISH_TIMEOUT_MS = 5_000;
 
-/** Throws when the metrics file cannot be written: a mistake that is better known at the start. */
+/** Throws `usage` when the metrics file cannot be written: a mistake that is better known at the start. */
 export function createMetrics(options: MetricsOptions): Metrics {
   const { filePath, startedAtMs, cliArgs, warn } = options;
   const invocationId = newInvocationId();
   const program = options.recorder ?? '';
   const recorder: Recorder | undefined = program === '' ? undefined : createRecorder({ program, warn });
   const totals = newTotals(options.jobName, startedAtMs);
-  if (filePath !== undefined) writeFirst(filePath, totals);
+  if (filePath !== undefined) probe(filePath);
+  let begun = false;
   let warned = false;
 
-  const writeTotals = (event: JobEvent): void => {
-    count(totals, event, Date.now());
-    if (filePath === undefined) return;
+  const writeTotals = (): void => {
+    if (filePath === undefined || !begun) return;
     try {
       replaceFile(filePath, toOpenMetrics(totals));
       warned = false;
@@ -50,34 +52,37 @@ export function createMetrics(options: MetricsOptions): Metrics {
   };
 
   const emit = (event: JobEvent): void => {
-    writeTotals(event);
+    if (count(totals, event, Date.now())) writeTotals();
     recorder?.record(eventToJson(event, { invocationId, cliArgs, elapsedMs: Date.now() - startedAtMs }));
   };
 
   return {
+    begin() {
+      begun = true;
+      writeTotals();
+    },
     emit,
     async timed(step, toEvent) {
       const beganMs = performance.now();
-      const outcome = (error?: string): Outcome => ({
-        durationMs: performance.now() - beganMs,
-        ...(error === undefined ? {} : { error }),
-      });
+      const elapsedMs = (): number => performance.now() - beganMs;
+      let result;
       try {
-        const result = await step();
-        emit(toEvent(outcome(), result));
-        return result;
+        result = await step();
       } catch (error) {
-        emit(toEvent(outcome(asFastFreezeError(error, 'run').message), undefined));
+        const known = asFastFreezeError(error, 'run').message;
+        emit(toEvent({ durationMs: elapsedMs(), error: known }, undefined));
         throw error;
       }
+      emit(toEvent({ durationMs: elapsedMs() }, result));
+      return result;
     },
     finish: async () => await recorder?.finish(FINISH_TIMEOUT_MS),
   };
 }
 
-function writeFirst(path: string, totals: JobTotals): void {
+function probe(path: string): void {
   try {
-    replaceFile(path, toOpenMetrics(totals));
+    refuseUnwritable(path);
   } catch (error) {
     const { op, reason } = asFastFreezeError(error, 'write the metrics file', path);
     const hint = 'give --metrics-file a path in a directory that exists and that you may write to';

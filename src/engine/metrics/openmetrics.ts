@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, openSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import type { JobEvent } from './event.js';
 
 /** What is known of a job so far; counts since its `run` began. Sizes are bytes, durations seconds, times Unix seconds. */
@@ -31,11 +31,12 @@ export function newTotals(job: string, startedAtMs: number): JobTotals {
   return { job, startedAt: startedAtMs / 1000, running: true, checkpoints: none(), restores: none() };
 }
 
-export function count(totals: JobTotals, event: JobEvent, nowMs: number): void {
+/** Take an event into the totals; false when it changes none of them. */
+export function count(totals: JobTotals, event: JobEvent, nowMs: number): boolean {
   switch (event.action) {
     case 'checkpoint':
       totals.checkpoints[event.error === undefined ? 'success' : 'error']++;
-      if (event.error !== undefined || event.transfer === undefined) return;
+      if (event.error !== undefined || event.transfer === undefined) return true;
       totals.lastCheckpoint = {
         at: nowMs / 1000,
         generation: event.generation ?? 0,
@@ -44,27 +45,27 @@ export function count(totals: JobTotals, event: JobEvent, nowMs: number): void {
         rawBytes: event.transfer.rawBytes,
         storedBytes: event.transfer.storedBytes,
       };
-      return;
+      return true;
     case 'restore':
       totals.restores[event.error === undefined ? 'success' : 'error']++;
       if (event.error === undefined && event.transfer !== undefined) {
         totals.lastRestore = { seconds: event.durationMs / 1000, rawBytes: event.transfer.rawBytes };
       }
-      return;
+      return true;
     case 'run':
       totals.running = false;
       totals.exitCode = event.exitCode;
-      return;
+      return true;
     case 'fetch_manifest':
     case 'run_from_scratch':
     case 'checkpoint_start':
-      return;
+      return false;
   }
 }
 
 /** The totals as OpenMetrics text, which Prometheus' node_exporter reads as well (its textfile collector). */
 export function toOpenMetrics(totals: JobTotals): string {
-  const label = `job="${totals.job.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n')}"`;
+  const label = `name="${totals.job.replace(/[\\"]/g, '\\$&').replaceAll('\n', '\\n')}"`;
   const lines: string[] = [];
   const family = (name: string, type: 'counter' | 'gauge', help: string, samples: [string, number][]): void => {
     if (samples.length === 0) return;
@@ -102,20 +103,27 @@ export function toOpenMetrics(totals: JobTotals): string {
   return `${lines.join('\n')}\n# EOF\n`;
 }
 
-/** Write the text in one step: whoever reads the file sees all of the old or all of the new. */
+/** Write the text in one step: whoever reads the file sees all of the old or all of the new. After a crash it may be gone. */
 export function replaceFile(path: string, text: string): void {
-  const temporary = `${path}.${process.pid}.tmp`;
+  const temporary = temporaryFor(path);
   try {
-    const fd = openSync(temporary, 'w', 0o644);
-    try {
-      writeSync(fd, text);
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
+    writeFileSync(temporary, text, { mode: 0o644 });
     renameSync(temporary, path);
   } catch (error) {
     rmSync(temporary, { force: true });
     throw error;
   }
+}
+
+/** Throws the system's error where `replaceFile` could not write. What is there stays as it is. */
+export function refuseUnwritable(path: string): void {
+  const temporary = temporaryFor(path);
+  writeFileSync(temporary, '');
+  rmSync(temporary, { force: true });
+  // Nothing takes the place of a directory.
+  if (statSync(path, { throwIfNoEntry: false })?.isDirectory() === true) closeSync(openSync(path, 'a'));
+}
+
+function temporaryFor(path: string): string {
+  return `${path}.${process.pid}.tmp`;
 }

@@ -40,20 +40,28 @@ export function createRecorder(options: RecorderOptions): Recorder {
   };
 
   const start = (json: string): void => {
-    // Its own process group: Ctrl-C at the job's terminal is not meant for it.
-    const one = spawn(program, [json], { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+    let one: ChildProcess;
+    try {
+      // Its own process group: Ctrl-C at the job's terminal is not meant for it, and its end is that of all it has started.
+      one = spawn(program, [json], { stdio: ['ignore', 'ignore', 'pipe'], detached: true });
+    } catch (error) {
+      // Some reasons are thrown, others come as an event.
+      warn(cannotStart(program, error));
+      setImmediate(next);
+      return;
+    }
     child = one;
     let said = '';
-    one.stderr.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-MAX_STDERR_CHARACTERS)));
+    one.stderr?.setEncoding('utf8').on('data', (text: string) => (said = (said + text).slice(-MAX_STDERR_CHARACTERS)));
     const timer = setTimeout(() => {
       warn(`the metrics recorder ${program} took over ${processTimeoutMs / 1000} s and was ended`);
-      one.kill('SIGKILL');
+      endGroup(one);
     }, processTimeoutMs);
     const done = (failure: string | undefined): void => {
       if (child !== one) return;
       child = undefined;
       clearTimeout(timer);
-      one.stderr.destroy();
+      one.stderr?.destroy();
       if (failure !== undefined) warn(failure);
       next();
     };
@@ -82,7 +90,7 @@ export function createRecorder(options: RecorderOptions): Recorder {
         const timer = setTimeout(() => {
           warn(`the metrics recorder ${program} has not recorded ${waiting.length + 1} events: it takes too long`);
           waiting.length = 0;
-          child?.kill('SIGKILL');
+          if (child !== undefined) endGroup(child);
           resolve();
         }, timeoutMs);
         idle = () => {
@@ -94,7 +102,16 @@ export function createRecorder(options: RecorderOptions): Recorder {
   };
 }
 
-function cannotStart(program: string, error: Error): string {
+function endGroup(child: ChildProcess): void {
+  try {
+    if (child.pid !== undefined) process.kill(-child.pid, 'SIGKILL');
+  } catch {
+    // It has ended by itself, with all that it had started.
+    child.kill('SIGKILL');
+  }
+}
+
+function cannotStart(program: string, error: unknown): string {
   const shell = /\s/.test(program) ? '; FF_METRICS_RECORDER is the path of one program, not a shell command' : '';
-  return `the metrics recorder ${program} could not be started: ${error.message}${shell}`;
+  return `the metrics recorder ${program} could not be started: ${error instanceof Error ? error.message : String(error)}${shell}`;
 }

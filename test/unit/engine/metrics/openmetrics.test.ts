@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { checkpointEvent } from '../../../../src/engine/metrics/event.js';
@@ -8,7 +8,7 @@ import { count, newTotals, replaceFile, toOpenMetrics } from '../../../../src/en
 import { makeDirectory } from '../../linux/support.js';
 
 const LINE =
-  /^(# (TYPE fastfreeze_\w+ (counter|gauge)|UNIT fastfreeze_\w+ (seconds|bytes)|HELP fastfreeze_\w+ .+\.)|fastfreeze_\w+\{job="(\\.|[^"\\])*"(,outcome="(success|error)")?\} [\d.e+-]+)$/;
+  /^(# (TYPE fastfreeze_\w+ (counter|gauge)|UNIT fastfreeze_\w+ (seconds|bytes)|HELP fastfreeze_\w+ .+\.)|fastfreeze_\w+\{name="(\\.|[^"\\])*"(,outcome="(success|error)")?\} [\d.e+-]+)$/;
 
 /** Samples by name and outcome; throws at a line that is no OpenMetrics, or a sample without its TYPE before it. */
 function samples(text: string): Record<string, number> {
@@ -69,7 +69,7 @@ describe('a job as OpenMetrics text', () => {
   test('keeps any name of a job in its quotes', () => {
     const text = toOpenMetrics(newTotals('a"b\\c\nd', 0));
     samples(text);
-    expect(text).toContain('{job="a\\"b\\\\c\\nd"}');
+    expect(text).toContain('{name="a\\"b\\\\c\\nd"}');
   });
 
   test('replaces its file in one step and leaves no other', () => {
@@ -97,11 +97,29 @@ describe('a job as OpenMetrics text', () => {
     expect(() => createMetrics({ ...options, filePath: join(directory, 'none', 'x') })).toThrow(
       /cannot write the metrics file .*none\/x: it does not exist/,
     );
-    const filePath = join(directory, 'x');
+    mkdirSync(join(directory, 'taken'));
+    expect(() => createMetrics({ ...options, filePath: join(directory, 'taken') })).toThrow(
+      /cannot write the metrics file/,
+    );
+    const inner = join(directory, 'inner');
+    mkdirSync(inner);
+    const filePath = join(inner, 'x');
+    const ended = { action: 'run', durationMs: 1, exitCode: 0 } as const;
+    writeFileSync(filePath, 'of another run');
     const metrics = createMetrics({ ...options, filePath });
-    expect(samples(readFileSync(filePath, 'utf8'))['fastfreeze_job_running']).toBe(1);
-    metrics.emit({ action: 'run', durationMs: 1, exitCode: 0 });
+    metrics.emit(ended);
+    // Until the job is ours the file is not.
+    expect(readFileSync(filePath, 'utf8')).toBe('of another run');
+    metrics.begin();
     expect(samples(readFileSync(filePath, 'utf8'))['fastfreeze_job_running']).toBe(0);
-    expect(warnings).toEqual([]);
+    expect(readdirSync(inner)).toEqual(['x']);
+    rmSync(inner, { recursive: true });
+    metrics.emit(ended);
+    metrics.emit(ended);
+    expect(warnings).toHaveLength(1);
+    mkdirSync(inner);
+    metrics.emit(ended);
+    expect(readdirSync(inner)).toEqual(['x']);
+    expect(warnings).toHaveLength(1);
   });
 });

@@ -3,6 +3,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, jest, test } from '@jest/globals';
 import { createRecorder } from '../../../../src/engine/metrics/recorder.js';
+import { inspect } from '../../../support/processes.js';
 import { until } from '../../../support/until.js';
 import { makeDirectory, within } from '../../linux/support.js';
 
@@ -52,16 +53,46 @@ describe('the metrics recorder', () => {
     expect(warnings[0]).toMatch(/could not be started: .*ENOENT; FF_METRICS_RECORDER is the path of one program/);
   });
 
+  test.each(['ENOTDIR', 'EACCES', 'ENOENT'])(
+    'that cannot be started (%s) is told of, whichever way Node tells it',
+    async (code) => {
+      const { program, directory } = script();
+      const plain = join(directory, 'plain');
+      writeFileSync(plain, '#!/bin/sh\n');
+      const paths: Record<string, string> = { ENOTDIR: `${program}/`, EACCES: plain, ENOENT: join(directory, 'none') };
+      const warnings: string[] = [];
+      const recorder = createRecorder({ program: paths[code] ?? '', warn: (text) => warnings.push(text) });
+      recorder.record('1');
+      recorder.record('2');
+      await until('both', () => warnings.length === 2, 5_000);
+      for (const warning of warnings) expect(warning).toMatch(new RegExp(`could not be started: .*${code}`));
+      await within('the recorder', recorder.finish(10_000));
+    },
+  );
+
+  test('that is ended takes along what it has started', async () => {
+    const { program, directory } = script(
+      'sleep 60 & echo $! >"${0%/*}/pid.new"; mv "${0%/*}/pid.new" "${0%/*}/pid"; wait',
+    );
+    const recorder = createRecorder({ program, warn: () => undefined });
+    recorder.record('1');
+    await until('its child', () => existsSync(join(directory, 'pid')), 10_000);
+    const pid = Number(readFileSync(join(directory, 'pid'), 'utf8'));
+    expect(inspect(pid)?.command).toContain('sleep 60');
+    await recorder.finish(0);
+    await until('the end', () => !(inspect(pid)?.command ?? '').includes('sleep 60'), 10_000);
+  });
+
   test('that hangs is ended, by its time or ours, and holds up nobody', async () => {
     const { program, said } = script('exec sleep 60');
     const warnings: string[] = [];
-    const options = { program, warn: (text: string) => void warnings.push(text), processTimeoutMs: 150 };
+    const options = { program, warn: (text: string) => void warnings.push(text), processTimeoutMs: 2_000 };
     const recorder = createRecorder(options);
     recorder.record('1');
     recorder.record('2');
-    await until('the second', () => said().length === 2, 5_000);
+    await until('the second', () => said().length === 2, 10_000);
     await within('the recorder', recorder.finish(10_000));
-    const slow = `the metrics recorder ${program} took over 0.15 s and was ended`;
+    const slow = `the metrics recorder ${program} took over 2 s and was ended`;
     const ended = `the metrics recorder ${program} ended with SIGKILL: `;
     expect(warnings).toEqual([slow, ended, slow, ended]);
 
