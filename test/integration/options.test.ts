@@ -128,7 +128,9 @@ describe('variables', () => {
         const supervisors = descendantsOf(job.pid).filter((pid) => inspect(pid)?.command.includes('supervisor-main'));
         counts.push(Math.max(...supervisors.map((pid) => readdirSync(`/proc/${pid}/task`).length)));
         await job.progresses(2);
-        await job.freeze();
+        if (count === '2') await job.freeze();
+        else bed.write('stop', '');
+        expect(await job.ends()).toMatchObject({ code: count === '2' ? 137 : 0 });
         output += job.stdout;
       }
       expect((counts[1] ?? 0) - (counts[0] ?? 0)).toBe(10);
