@@ -48,7 +48,7 @@ export const doctorCommand: Command = {
         signal: stop.signal,
         onRow: json ? () => undefined : print,
       });
-      return conclude(rows, json);
+      return conclude(rows, json, ['Jobs can be frozen here.', 'Jobs cannot be frozen here; see what failed.']);
     } catch (error) {
       if (stop.signal.aborted) return INTERRUPTED;
       throw error;
@@ -80,16 +80,11 @@ function understand(args: readonly string[]): { json: boolean; pid: number | und
 
 function lookAt(pid: number, json: boolean): number {
   const rows = lookOver(pid, isPrivileged());
-  const okay = rows.every((row) => row.status !== 'fail');
-  if (json) {
-    process.stdout.write(`${JSON.stringify({ ok: okay, rows }, null, 2)}\n`);
-  } else {
-    rows.forEach(print);
-    process.stdout.write(
-      okay ? '\nNothing is seen that would keep it from being frozen.\n' : '\nIt cannot be frozen as it is.\n',
-    );
-  }
-  return okay ? EXIT.ok : EXIT.failed;
+  if (!json) rows.forEach(print);
+  return conclude(rows, json, [
+    'Nothing is seen that would keep it from being frozen.',
+    'It cannot be frozen as it is.',
+  ]);
 }
 
 const NAME_WIDTH = 15;
@@ -99,9 +94,8 @@ function print(row: Row): void {
   if (row.remedy !== undefined) process.stdout.write(`${' '.repeat(NAME_WIDTH + 8)}Try: ${row.remedy}\n`);
 }
 
-function conclude(rows: readonly Row[], json: boolean): number {
+function conclude(rows: readonly Row[], json: boolean, [good, bad]: readonly [string, string]): number {
   const ok = rows.every((row) => row.status !== 'fail');
-  if (json) process.stdout.write(`${JSON.stringify({ ok, rows }, null, 2)}\n`);
-  else process.stdout.write(ok ? '\nJobs can be frozen here.\n' : '\nJobs cannot be frozen here; see what failed.\n');
+  process.stdout.write(json ? `${JSON.stringify({ ok, rows }, null, 2)}\n` : `\n${ok ? good : bad}\n`);
   return ok ? EXIT.ok : EXIT.failed;
 }

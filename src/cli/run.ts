@@ -105,8 +105,9 @@ The application:
       --require-time-virtualization
                              refuse to run where its monotonic and boot clocks would jump
                              at a restore
-      --scrub-env PATTERN    keep variables of these names (* is any text) from it, as
-                             ACTIONS_* always; !PATTERN lets them through. Repeatable
+      --scrub-env PATTERN    leave variables of these names (* is any text) out of its
+                             environment, as ACTIONS_* by default; !PATTERN lets names
+                             through. Repeatable
       --leave-stopped        leave it stopped after a restore, for a debugger
       --log-format F         text, or json: one object a line on standard error [text]
       --metrics-file FILE    keep the job's numbers there, as OpenMetrics text

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type Stats, readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { type Stats, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { FastFreezeError } from '../base/errors.js';
+import { listProc } from '../linux/proc.js';
 import type { TreeProcess } from './tree.js';
 
 /** A regular file that the application appends to, and its length at the freeze. */
@@ -16,7 +17,7 @@ export interface AppendingFile {
 export function readAppending(tree: readonly TreeProcess[], except: string): AppendingFile[] {
   const found = new Map<string, AppendingFile>();
   for (const { pid } of tree) {
-    for (const fd of listFds(pid)) {
+    for (const fd of listProc(`/proc/${pid}/fd`)) {
       const file = appendingFile(pid, fd);
       if (file !== undefined && !file.path.startsWith(`${except}/`)) found.set(file.path, file);
     }
@@ -48,7 +49,7 @@ export function refuseChangedAppending(files: readonly AppendingFile[]): void {
   }
 }
 
-function appendingFile(pid: number, fd: string): AppendingFile | undefined {
+function appendingFile(pid: number, fd: number): AppendingFile | undefined {
   try {
     const flags = Number.parseInt(
       /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0',
@@ -68,14 +69,6 @@ function appendingFile(pid: number, fd: string): AppendingFile | undefined {
 const O_ACCMODE = 0o3;
 const O_APPEND = 0o2000;
 const O_PATH = 0o10000000;
-
-function listFds(pid: number): string[] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`);
-  } catch {
-    return [];
-  }
-}
 
 function statIfThere(path: string): Stats | undefined {
   return statSync(path, { throwIfNoEntry: false });

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, readdirSync } from 'node:fs';
+import { listProc, readProc } from '../linux/proc.js';
 
 /** One process of the application, as /proc shows it. */
 export interface TreeProcess {
@@ -29,11 +29,11 @@ export function readTree(rootPid: number): TreeProcess[] {
 
 /** Children of this process, whichever of its threads made them. */
 export function ownChildren(): number[] {
-  return listNumbers('/proc/self/task').flatMap((tid) => childrenOf(process.pid, tid));
+  return listProc('/proc/self/task').flatMap((tid) => childrenOf(process.pid, tid));
 }
 
 export function readProcess(pid: number): TreeProcess | undefined {
-  const stat = readText(`/proc/${pid}/stat`);
+  const stat = readProc(`/proc/${pid}/stat`);
   if (stat === undefined) return undefined;
   const nameEnd = stat.lastIndexOf(')');
   const name = stat.slice(stat.indexOf('(') + 1, nameEnd);
@@ -49,38 +49,20 @@ export function readProcess(pid: number): TreeProcess | undefined {
     pgid: Number(fields[2]),
     sid: Number(fields[3]),
     exitCode: Number(fields[49] ?? 0),
-    tids: listNumbers(`/proc/${pid}/task`),
+    tids: listProc(`/proc/${pid}/task`),
   };
 }
 
 /** Resident memory in bytes, shared pages counted in each process. */
 export function residentBytes(pid: number): number {
-  const match = /^VmRSS:\s+(\d+) kB/m.exec(readText(`/proc/${pid}/status`) ?? '');
+  const match = /^VmRSS:\s+(\d+) kB/m.exec(readProc(`/proc/${pid}/status`) ?? '');
   return match === null ? 0 : Number(match[1]) * 1024;
 }
 
 function childrenOf(pid: number, tid: number): number[] {
-  const text = readText(`/proc/${pid}/task/${tid}/children`) ?? '';
+  const text = readProc(`/proc/${pid}/task/${tid}/children`) ?? '';
   return text
     .split(' ')
     .filter((word) => word !== '')
     .map(Number);
-}
-
-function listNumbers(path: string): number[] {
-  try {
-    return readdirSync(path).map(Number);
-  } catch {
-    // The process has gone.
-    return [];
-  }
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    // The process has gone.
-    return undefined;
-  }
 }

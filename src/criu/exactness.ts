@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { FastFreezeError } from '../base/errors.js';
 import { foreignReadableBytes } from '../linux/foreign-fds.js';
+import { listProc, readProc, readProcLink } from '../linux/proc.js';
 
 /** A process of the frozen tree, as far as this check needs it. */
 export interface InspectedProcess {
@@ -31,7 +31,7 @@ export function findInexactState(tree: readonly InspectedProcess[], privileged: 
       found.push(checkZombie(process, privileged));
       continue;
     }
-    for (const fd of listFds(process.pid)) found.push(checkDescriptor(process, fd, memfds, privileged));
+    for (const fd of listProc(`/proc/${process.pid}/fd`)) found.push(checkDescriptor(process, fd, memfds, privileged));
     if (!privileged) collectSharedMemfds(process, sharedMemfds);
   }
   for (const [inode, place] of memfds) {
@@ -78,7 +78,7 @@ function checkDescriptor(
   privileged: boolean,
 ): FastFreezeError | undefined {
   const place = { process, fd };
-  const link = readLink(`/proc/${process.pid}/fd/${fd}`);
+  const link = readProcLink(`/proc/${process.pid}/fd/${fd}`);
   if (link === undefined) return undefined;
   // CRIU's own parasite is in the application while it is frozen.
   if (link.startsWith('/memfd:CRIUMFD')) return undefined;
@@ -127,7 +127,7 @@ function checkDescriptor(
 const O_DIRECT = 0o40000;
 
 function collectSharedMemfds(process: InspectedProcess, found: Map<string, Place>): void {
-  for (const line of (readText(`/proc/${process.pid}/maps`) ?? '').split('\n')) {
+  for (const line of (readProc(`/proc/${process.pid}/maps`) ?? '').split('\n')) {
     const match = /^\S+ ...s \S+ \S+ (\d+)\s+\/memfd:(?!CRIUMFD)/.exec(line);
     if (match?.[1] !== undefined) found.set(match[1], { process, fd: -1 });
   }
@@ -144,35 +144,10 @@ function refusal(place: Place, reason: string, hint: string, passing = false): F
   });
 }
 
-function listFds(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/fd`).map(Number);
-  } catch {
-    // Gone, or a zombie.
-    return [];
-  }
-}
-
 function fdinfo(place: Place): string {
-  return readText(`/proc/${place.process.pid}/fdinfo/${place.fd}`) ?? '';
+  return readProc(`/proc/${place.process.pid}/fdinfo/${place.fd}`) ?? '';
 }
 
 function field(text: string, name: string): string | undefined {
   return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(text)?.[1];
-}
-
-function readLink(path: string): string | undefined {
-  try {
-    return readlinkSync(path);
-  } catch {
-    return undefined; // Closed meanwhile, which a frozen process cannot do: it has gone.
-  }
-}
-
-function readText(path: string): string | undefined {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return undefined; // As above.
-  }
 }

@@ -216,7 +216,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       frozenMs: Math.round(frozenMs),
       durableMs: Math.round(performance.now() - startedMs),
       leftRunning: request.leaveRunning,
-      shards: writer.stats.shards.map(({ sizeBytes, durationMs }) => ({
+      shards: writer.transfers().map(({ sizeBytes, durationMs }) => ({
         sizeBytes,
         durationMs: Math.round(durationMs),
       })),

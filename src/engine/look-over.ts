@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
-import { FastFreezeError } from '../base/errors.js';
+import { readdirSync, statSync } from 'node:fs';
+import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
 import { findInexactState } from '../criu/exactness.js';
 import { type Row, fail, ok, warn } from '../criu/runtime/doctor/row.js';
+import { listProc, readProc, readProcLink } from '../linux/proc.js';
 
 /**
  * Look over a running process and all below it: what of it could not be frozen, or would not come back exactly, if it ran
@@ -56,7 +57,7 @@ function refuseUnseen(one: TreeProcess): void {
   try {
     readdirSync(`/proc/${one.pid}/fd`);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EACCES') return; // It has ended meanwhile.
+    if (!hasErrno(error, 'EACCES')) return; // It has ended meanwhile.
     throw new FastFreezeError({
       code: 'host',
       op: 'look at process',
@@ -79,7 +80,7 @@ function tracing(one: TreeProcess): Row[] {
 function seccomp(one: TreeProcess, privileged: boolean): Row[] {
   const mode = /^Seccomp:\s*(\d)/m.exec(text(one, 'status'))?.[1] ?? '0';
   // A filter that we live under ourselves (a container's) is there at the restore as well.
-  const ours = /^Seccomp:\s*(\d)/m.exec(readIfThere('/proc/self/status'))?.[1] ?? '0';
+  const ours = /^Seccomp:\s*(\d)/m.exec(readProc('/proc/self/status') ?? '')?.[1] ?? '0';
   if (mode === '0' || privileged || ours === mode) return [];
   return [
     fail(
@@ -143,7 +144,7 @@ function connections(one: TreeProcess): Row[] {
   return [
     warn(
       'connections',
-      `${nameOf(one)} has ${count} established TCP connections, which are closed at a restore`,
+      `${nameOf(one)} has ${counted(count, 'established TCP connection', 's')}, closed at a restore`,
       remedy,
     ),
   ];
@@ -154,29 +155,13 @@ function nameOf(one: TreeProcess): string {
 }
 
 function descriptors(one: TreeProcess): number[] {
-  try {
-    return readdirSync(`/proc/${one.pid}/fd`).map(Number);
-  } catch {
-    return []; // It has ended meanwhile.
-  }
+  return listProc(`/proc/${one.pid}/fd`);
 }
 
 function linkOf(one: TreeProcess, fd: number): string {
-  try {
-    return readlinkSync(`/proc/${one.pid}/fd/${fd}`);
-  } catch {
-    return ''; // Closed meanwhile.
-  }
+  return readProcLink(`/proc/${one.pid}/fd/${fd}`) ?? '';
 }
 
 function text(one: TreeProcess, name: string): string {
-  return readIfThere(`/proc/${one.pid}/${name}`);
-}
-
-function readIfThere(path: string): string {
-  try {
-    return readFileSync(path, 'utf8');
-  } catch {
-    return ''; // It has ended meanwhile.
-  }
+  return readProc(`/proc/${one.pid}/${name}`) ?? '';
 }

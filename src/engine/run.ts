@@ -84,6 +84,16 @@ const FORWARDED = [
 /** Start the job or continue it, stay its process to the end, and mirror how it ended. */
 export async function run(options: RunOptions): Promise<RunOutcome> {
   const startedAtMs = Date.now();
+  const signals = catchSignals();
+  try {
+    return await runAndTell(options, signals, startedAtMs);
+  } finally {
+    signals.stop();
+  }
+}
+
+/** How it went is told to the job's metrics, whatever it is. */
+async function runAndTell(options: RunOptions, signals: CaughtSignals, startedAtMs: number): Promise<RunOutcome> {
   const log = createLogger({ command: 'run', verbosity: options.verbosity, format: options.logFormat, startedAtMs });
   const metrics = createMetrics({
     recorder: process.env['FF_METRICS_RECORDER'],
@@ -93,7 +103,6 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
     startedAtMs,
     warn: (message) => log.warn(message),
   });
-  const signals = catchSignals();
   try {
     const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs });
     metrics.emit(runEvent(outcome, Date.now() - startedAtMs));
@@ -105,7 +114,6 @@ export async function run(options: RunOptions): Promise<RunOutcome> {
     throw error;
   } finally {
     await metrics.finish();
-    signals.stop();
   }
 }
 

@@ -38,8 +38,6 @@ export interface ImageWriterStats {
   readonly storedBytes: number;
   readonly chunks: number;
   readonly reusedChunks: number;
-  /** Of each shard: stored bytes, and milliseconds from its first byte until it was durable. */
-  readonly shards: readonly { readonly sizeBytes: number; readonly durationMs: number }[];
 }
 
 /**
@@ -55,6 +53,8 @@ export interface ImageWriter {
   /** Aborted with that failure as its reason. */
   readonly failed: AbortSignal;
   readonly stats: ImageWriterStats;
+  /** Of each shard: stored bytes, and milliseconds from its first byte until it was durable. */
+  transfers(): readonly { readonly sizeBytes: number; readonly durationMs: number }[];
   /** Everything durable and visible, the index last. Nothing is committed yet: that is the manifest's part. */
   finish(): Promise<SealedImage>;
   /**
@@ -123,7 +123,11 @@ class Writer implements ImageWriter, FileWriterContext {
     let rawBytes = 0;
     for (const file of this.files.values()) rawBytes += file.sizeBytes;
     const { storedBytes, reusedChunks, chunks } = this.sink;
-    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks, shards: this.shards.transfers() };
+    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks };
+  }
+
+  transfers(): { sizeBytes: number; durationMs: number }[] {
+    return this.shards.transfers();
   }
 
   file(name: string): ImageFileWriter {
