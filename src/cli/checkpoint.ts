@@ -11,6 +11,7 @@ import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { jobNameFrom } from './job-name.js';
 import { passphraseOption } from './passphrase.js';
+import { preserveOption } from './preserve.js';
 
 const OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
@@ -18,6 +19,8 @@ const OPTIONS = {
   'num-shards': { type: 'string' },
   'cpu-budget': { type: 'string' },
   'passphrase-file': { type: 'string' },
+  'preserve-path': { type: 'string', multiple: true },
+  'preserve-open-files': { type: 'boolean' },
   container: { type: 'string', short: 'n' },
   json: { type: 'boolean' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
@@ -40,6 +43,9 @@ Options:
       --cpu-budget B         low (no compression), medium (lz4), high (zstd) [as run]
       --passphrase-file FILE encrypt with this passphrase from now on, not with that
                              of run (or FF_PASSPHRASE)
+      --preserve-path PATH   take this file or directory along from now on, beside those
+                             that run was given (several with : or by repeating)
+      --preserve-open-files  take along what the application has open for writing
   -n, --container NAME       the job, when several run
       --json                 print the result as JSON on standard output
   -v, --verbose              name each object that was written, its size and rate
@@ -59,6 +65,8 @@ Exit status:
     const url = textOption(parsed, 'image-url');
     const budget = cpuBudgetOption(parsed);
     const passphrase = passphraseOption(parsed);
+    const preserve = preserveOption(parsed);
+    const preserves = preserve.openFiles || preserve.paths.length > 0;
     const line = createProgressLine();
     const result = await requestAndTell(
       jobNameFrom(parsed),
@@ -71,10 +79,12 @@ Exit status:
           : { numShards: countOption(parsed, 'num-shards', 4, 1) }),
         ...(passphrase === undefined ? {} : { passphrase }),
         ...(budget === undefined ? {} : { cpuBudget: budget }),
+        ...(preserves ? { preserve } : {}),
       },
       line.show,
     ).finally(() => line.clear());
     if (passphrase !== undefined && !result.encrypted) throw notEncrypted(result.imageUrl);
+    if (preserves && !result.files) throw notPreserved(result.imageUrl);
     const log = createLogger({ command: 'checkpoint', verbosity: verbosityOption(parsed) });
     for (const [i, { sizeBytes, durationMs }] of result.shards.entries()) {
       const mib = sizeBytes / 1048576;
@@ -131,5 +141,16 @@ function notEncrypted(url: string): FastFreezeError {
     subject: url,
     reason: 'the job was started by an older fastfreeze, and the image is there, but not encrypted',
     hint: 'remove it, and start the job again with --passphrase-file',
+  });
+}
+
+/** Likewise for files. */
+function notPreserved(url: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'unsupported',
+    op: 'preserve files in',
+    subject: url,
+    reason: 'the job was started by an older fastfreeze, and the image is there, but without files',
+    hint: 'start the job again with --preserve-path',
   });
 }

@@ -23,6 +23,7 @@ import {
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { passphraseOption } from './passphrase.js';
+import { preserveOption } from './preserve.js';
 
 const OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
@@ -48,6 +49,9 @@ const OPTIONS = {
   'passphrase-file': { type: 'string' },
   'require-time-virtualization': { type: 'boolean' },
   'scrub-env': { type: 'string', multiple: true },
+  'preserve-path': { type: 'string', multiple: true },
+  'preserve-open-files': { type: 'boolean' },
+  'preserve-setuid': { type: 'boolean' },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
   'log-format': { type: 'string' },
@@ -87,6 +91,14 @@ Checkpoints:
                              Ctrl-C counts as SIGINT
       --num-shards N         objects written in parallel [4]
       --cpu-budget B         low (no compression), medium (lz4), high (zstd) [medium]
+
+Files of the application that travel in the image (checkpoints take them along too):
+      --preserve-path PATH   a file or a directory with all below it; several with : or by
+                             repeating. A restore makes it what it was: what was not there
+                             is set aside, in .fastfreeze-set-aside
+      --preserve-open-files  every regular file that the application has open for writing
+      --preserve-setuid      let restored files have the setuid bits and capabilities that
+                             the image says
 
 One run at a time (README, "Two machines, one job"):
       --lease-wait D         how long to wait for another run of the job to end or
@@ -190,6 +202,8 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     container: !flagOption(parsed, 'no-container'),
     ...optional('onAppReady', textOption(parsed, 'on-app-ready')),
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
+    preserve: preserveOption(parsed),
+    preserveSetuid: flagOption(parsed, 'preserve-setuid'),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
     ...optional('passphrase', passphraseOption(parsed)),
     requireTimeVirtualization: flagOption(parsed, 'require-time-virtualization'),

@@ -1,10 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
+import { isAbsolute, normalize } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import type { AppendingFile } from '../container/appending.js';
 import type { Identity } from '../container/own-ids.js';
 import type { StreamRecord } from '../container/stdio/record.js';
 import { formatRanges, parseRanges } from '../container/pids.js';
+import { wrongRoot } from '../files/roots.js';
 import type { Clocks } from '../linux/clocks.js';
+import type { Preserve } from './config.js';
+
+/** What was to be preserved, and what of it is in the image. */
+export interface PreservedFiles extends Preserve {
+  /** Where the files really are; nothing elsewhere is touched by a restore. */
+  readonly roots: readonly string[];
+  readonly entries: number;
+  readonly dataBytes: number;
+}
 
 /** What the manifest says of the application: all that a restore needs to know before CRIU runs. */
 export interface AppRecord {
@@ -25,6 +36,8 @@ export interface AppRecord {
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
   /** Files open for appending: CRIU does not notice when they have changed. */
   readonly appending: readonly AppendingFile[];
+  /** Files in the image; undefined when it has none. */
+  readonly files?: PreservedFiles;
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -62,6 +75,26 @@ export function parseAppRecord(json: unknown): AppRecord {
       const entry = object(one, `app.appending[${i}]`);
       return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };
     }),
+    ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
+  };
+}
+
+function parseFiles(json: unknown): PreservedFiles {
+  const files = object(json, 'app.files');
+  const paths = (name: string): string[] =>
+    list(files[name], `app.files.${name}`).map((one) => {
+      const path = text(one, `app.files.${name}`);
+      // What is to be replaced on this machine is said by an image.
+      if (!isAbsolute(path) || normalize(path) !== path || wrongRoot(path) !== undefined)
+        throw damaged(`app.files.${name}`);
+      return path;
+    });
+  return {
+    paths: paths('paths'),
+    openFiles: flag(files['openFiles'], 'app.files.openFiles'),
+    roots: paths('roots'),
+    entries: count(files['entries'], 'app.files.entries'),
+    dataBytes: count(files['dataBytes'], 'app.files.dataBytes'),
   };
 }
 

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { readAffinity } from '../container/affinity.js';
-import { readAppending } from '../container/appending.js';
 import type { Children } from '../container/children.js';
+import { type OpenFile, readOpenFiles } from '../container/open-files.js';
 import type { AppStdio } from '../container/stdio/app-stdio.js';
 import { pendingName } from '../container/stdio/record.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
@@ -13,6 +13,7 @@ import { type Capture, startCapture } from '../criu/capture.js';
 import { type DumpProcess, startDump } from '../criu/dump.js';
 import { refuseInexactState } from '../criu/exactness.js';
 import { findCause } from '../criu/log-causes.js';
+import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ImageKeys } from '../image/keys.js';
 import { newPrefix } from '../image/names.js';
@@ -22,11 +23,12 @@ import { readClocks } from '../linux/clocks.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
 import { type Store, openStore } from '../store/store.js';
-import { type AppRecord, appRecordToJson } from './app-record.js';
+import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-record.js';
 
-import type { CheckpointRequest, CheckpointResult, Progress, SupervisorConfig } from './config.js';
+import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
+import { type Preserving, preserveFiles } from './preserve.js';
 import { spoolUrl } from './spool.js';
 
 /** What a checkpoint needs of the job. */
@@ -41,6 +43,10 @@ export interface CheckpointJob {
   readonly lease: LeaseGuard;
   /** Undefined where images are not encrypted. */
   readonly keys: ImageKeys | undefined;
+  /** Files to take along. */
+  readonly preserve: Preserve;
+  /** Told which files the application can change, and which are in the image. */
+  readonly openFilesFound: (openFiles: readonly OpenFile[], files: PreservedFiles | undefined) => void;
   /** Told which objects are in the making, so that somebody can remove them if we die. */
   readonly announcePrefix: (prefix: string | null, url: string) => void;
   /** Told when a generation is durable in the spool and wants to be copied to where it belongs. */
@@ -166,6 +172,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   signal.addEventListener('abort', onAbort);
   const reporter = reportProgress(attempt, capture, startedMs);
   let frozenAtMs = startedMs;
+  let preserving: Preserving | undefined;
   try {
     refuseIfCalledOff(signal);
     await unlessEnded(job, dump, capture.frozen);
@@ -175,9 +182,13 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     refuseStrangers(job);
     refuseInexactState(tree, job.config.criu.privileged);
     const clocks = readClocks();
-    const appending = readAppending(tree, job.config.jobDirectory);
+    const openFiles = readOpenFiles(tree, job.config.jobDirectory);
+    // Before the files are looked at: `--output` may be among them.
     const snapshot = await job.stdio.snapshot();
-    await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached]));
+    preserving = preserveFiles({ ...job, openFiles, writer, imageUrls: [attempt.url, job.config.imageUrl] });
+    const { done: preserved } = preserving;
+    await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached, preserved]));
+    const files = await preserved;
     const affinity = readAffinity(tree);
     let frozenMs = performance.now() - frozenAtMs;
     if (request.leaveRunning) {
@@ -198,9 +209,11 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       ...(job.config.identity === undefined ? {} : { identity: job.config.identity }),
       streams: snapshot.records,
       affinity,
-      appending,
+      appending: openFiles.flatMap(({ isAppended, path, lengthBytes }) => (isAppended ? [{ path, lengthBytes }] : [])),
+      ...(files === undefined ? {} : { files }),
     };
     await commit(attempt, image, record);
+    job.openFilesFound(openFiles, files);
     if (!request.leaveRunning) {
       job.onCommitted(true);
       frozenMs = performance.now() - frozenAtMs;
@@ -221,9 +234,11 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
         durationMs: Math.round(durationMs),
       })),
       encrypted: job.keys !== undefined,
+      files: files === undefined ? null : { entries: files.entries, dataBytes: files.dataBytes },
     };
   } catch (error) {
     await letGo(job, capture, dump, error);
+    await preserving?.stop();
     throw writer.error ?? error;
   } finally {
     reporter.stop();
@@ -293,17 +308,7 @@ async function commit(
 
 async function addFile(writer: ImageWriter, name: string, bytes: Buffer): Promise<void> {
   const file = writer.file(name);
-  for (let done = 0; done < bytes.length;) {
-    const region = file.reserve();
-    if (region === undefined) {
-      await writer.room();
-      if (writer.error !== undefined) throw writer.error;
-      continue;
-    }
-    const taken = bytes.copy(region, 0, done);
-    file.commit(taken);
-    done += taken;
-  }
+  await append(writer, file, bytes);
   file.end();
 }
 

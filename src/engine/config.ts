@@ -12,6 +12,14 @@ import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
 
+/** Files that travel in the image. */
+export interface Preserve {
+  /** Absolute. */
+  readonly paths: readonly string[];
+  /** Those too that the application has open for writing. */
+  readonly openFiles: boolean;
+}
+
 /** What the user asked of a job; the same for whoever starts it and whoever runs it. */
 export interface JobOptions {
   readonly jobName: string;
@@ -31,7 +39,12 @@ export interface JobOptions {
   /** False to use the container that we are in. */
   readonly container: boolean;
   readonly onAppReady?: string;
+  /** Where to keep the job's numbers, as OpenMetrics text. */
+  readonly metricsPath?: string;
   readonly spoolDirectory?: string;
+  readonly preserve: Preserve;
+  /** Let restored files have setuid bits and capabilities because the image says so. */
+  readonly preserveSetuid: boolean;
   readonly verbosity: Verbosity;
   readonly logFormat: LogFormat;
 }
@@ -105,6 +118,8 @@ export interface CheckpointRequest {
   readonly cpuBudget?: CpuBudget;
   /** To encrypt with from now on, instead of what `run` was given. */
   readonly passphrase?: string;
+  /** Files to take along from now on, beside those of before. */
+  readonly preserve?: Preserve;
   /** Who asked, for the log. */
   readonly source: string;
 }
@@ -119,6 +134,8 @@ export interface CheckpointResult {
   readonly leftRunning: boolean;
   readonly shards: readonly ShardTransfer[];
   readonly encrypted: boolean;
+  /** Files in the image; null when none were to be preserved. */
+  readonly files: { readonly entries: number; readonly dataBytes: number } | null;
 }
 
 export interface Progress {

@@ -20,10 +20,11 @@ import { type ImageReader, openImage } from '../image/reader.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
-import { type AppRecord, parseAppRecord } from './app-record.js';
+import { type AppRecord, type PreservedFiles, parseAppRecord } from './app-record.js';
 import { keepLog } from './checkpoint.js';
 import type { Progress, SupervisorConfig } from './config.js';
 import { revive } from './passphrase.js';
+import { isPreserved, stagePreserved } from './preserve.js';
 
 export interface RestoreJob {
   readonly config: SupervisorConfig;
@@ -62,18 +63,19 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   checkSeal(manifest, keys, manifestName(generation));
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
-  refuseChangedAppending(record.appending);
+  refuseChangedAppending(record.appending.filter(({ path }) => !isPreserved(path, record.files)));
   const image = await openImage({ store, manifest, keys });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
   let serving: Serving | undefined;
   let criu: RestoreProcess | undefined;
   const startedMs = performance.now();
   const totalBytes = manifest.image?.rawBytes ?? 0;
+  let fileBytes = 0;
   let movedBytes = -1;
   let movedAtMs = startedMs;
   const timer = setInterval(() => {
     const nowMs = performance.now();
-    const doneBytes = serving?.servedBytes() ?? 0;
+    const doneBytes = fileBytes + (serving?.servedBytes() ?? 0);
     progress({ phase: 'restore', doneBytes, storedBytes: 0, totalBytes, elapsedMs: Math.round(nowMs - startedMs) });
     if (doneBytes !== movedBytes) {
       movedBytes = doneBytes;
@@ -81,7 +83,10 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     } else if (nowMs - movedAtMs > STALL_MS) criu?.kill();
   }, PROGRESS_INTERVAL_MS);
   try {
-    const stdio = restoredStdio(job.stdioOptions, record.streams, await readPending(image, record));
+    const pending = await readPending(image, record);
+    if (record.files !== undefined) await bringBackFiles(job, image, record.files, (bytes) => (fileBytes = bytes));
+    refuseChangedAppending(record.appending);
+    const stdio = restoredStdio(job.stdioOptions, record.streams, pending);
     setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
     unmapIdleCode();
     serving = startServing({ directory, poller: job.poller, image });
@@ -114,6 +119,22 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     serving?.close();
     image.close();
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Before CRIU looks for the files that the application had open. */
+async function bringBackFiles(
+  job: RestoreJob,
+  image: ImageReader,
+  files: PreservedFiles,
+  progress: (bytes: number) => void,
+): Promise<void> {
+  const staged = await stagePreserved(job.config, image, files, job.log, progress);
+  try {
+    await staged.apply();
+  } catch (error) {
+    staged.discard();
+    throw error;
   }
 }
 

@@ -47,8 +47,6 @@ export interface RunOptions extends JobOptions {
   readonly scrubEnvironment: readonly string[];
   /** Refuse to run where clocks would jump at a restore. */
   readonly requireTimeVirtualization: boolean;
-  /** Where to keep the job's numbers, as OpenMetrics text. */
-  readonly metricsPath?: string;
   /** The command line, for the metrics recorder. */
   readonly cliArgs: readonly string[];
   /** For how long a lease that is not renewed still keeps others out. */

@@ -20,6 +20,7 @@ import type {
   CheckpointRequest,
   CheckpointResult,
   JobStatus,
+  Preserve,
   Progress,
   SupervisorConfig,
   SupervisorMessage,
@@ -29,6 +30,7 @@ import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
 import { type JobEvent, type Outcome, checkpointEvent } from './metrics/event.js';
 import { revive } from './passphrase.js';
+import { adviceOnOpenFiles, joinPreserve } from './preserve.js';
 import { createProgressLine } from './progress-line.js';
 import { type Restored, restore } from './restore.js';
 
@@ -106,6 +108,9 @@ class Job {
   private readonly lease: LeaseGuard;
   /** Those of the run, or of the last checkpoint that brought a passphrase of its own. */
   private keys: KeyMaterial | undefined;
+  /** What `run` was told, a checkpoint, or the run that made the image. */
+  private preserve: Preserve;
+  private hasAdvised = false;
 
   constructor(
     private readonly config: SupervisorConfig,
@@ -116,6 +121,7 @@ class Job {
   ) {
     this.command = config.command;
     this.keys = config.keys;
+    this.preserve = config.preserve;
     this.lease = guardLease(config, log, { pid: () => this.app?.pid, end: (error) => this.endByLease(error) });
   }
 
@@ -284,6 +290,7 @@ class Job {
     this.app = restored.app;
     this.stdio = restored.stdio;
     this.command = restored.record.command;
+    this.preserve = joinPreserve(this.preserve, restored.record.files);
     // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
     const size = this.config.outer.windowSize;
     if (size !== undefined) this.stdio.setWindowSize(Buffer.from(size, 'base64'));
@@ -395,6 +402,7 @@ class Job {
     const imageUrl = request.imageUrl ?? this.config.imageUrl;
     this.log.info(`Checkpointing application to ${imageUrl} (${request.source})`);
     const beganMs = performance.now();
+    const preserve = joinPreserve(this.preserve, request.preserve);
     this.tell({ action: 'checkpoint_start', imageUrl });
     this.current = checkpoint(
       {
@@ -407,6 +415,8 @@ class Job {
         log: this.log,
         lease: this.lease,
         keys: revive(keys),
+        preserve,
+        openFilesFound: (...found) => this.advise(adviceOnOpenFiles(...found)),
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
         spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),
         endApplication: () => this.killTree(),
@@ -420,6 +430,7 @@ class Job {
       const result = await this.current;
       // A copy elsewhere may have a passphrase of its own; what the job's own image has, those that follow have.
       if (result.imageUrl === this.config.imageUrl) this.keys = keys;
+      this.preserve = preserve;
       this.lastCheckpoint = { ...result, at: new Date().toISOString() };
       this.tell(checkpointEvent(result));
       const ratio = result.storedBytes === 0 ? 1 : result.rawBytes / result.storedBytes;
@@ -427,6 +438,12 @@ class Job {
         `Checkpoint ${result.generation} complete: ${(result.rawBytes / 1048576).toFixed(1)} MiB, ratio ${ratio.toFixed(1)}, ` +
           `frozen ${(result.frozenMs / 1000).toFixed(3)}s, durable after ${(result.durableMs / 1000).toFixed(3)}s`,
       );
+      if (result.files !== null) {
+        const { entries, dataBytes } = result.files;
+        this.log.info(
+          `The image has ${entries} preserved files and directories, ${(dataBytes / 1048576).toFixed(1)} MiB`,
+        );
+      }
       return result;
     } catch (error) {
       this.lastFailure = asFastFreezeError(error, 'checkpoint').message;
@@ -437,6 +454,13 @@ class Job {
       this.currentAbort = undefined;
       signal.removeEventListener('abort', onGone);
     }
+  }
+
+  /** Once: it is the same at every checkpoint. */
+  private advise(advice: string | undefined): void {
+    if (advice === undefined || this.hasAdvised) return;
+    this.hasAdvised = true;
+    this.log.info(advice);
   }
 
   /** What there is to freeze; throws where it cannot be frozen any more, or nobody wants it. */

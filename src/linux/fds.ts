@@ -162,11 +162,12 @@ export function ioctlBuffer(fd: number, request: number, argument: Uint8Array, n
   check(ioctl(fd, request, argument), name);
 }
 
-const sysMkfifo = libc.func('int mkfifo(const char *path, uint mode)') as (path: string, mode: number) => number;
+const sysMkfifo = libc.func('int mkfifo(const void *path, uint mode)') as (path: Uint8Array, mode: number) => number;
 
 /** Create a named pipe that only its owner may use. */
-export function makeFifo(path: string): void {
-  check(sysMkfifo(path, 0o600), 'mkfifo', path);
+export function makeFifo(path: string | Buffer): void {
+  const terminated = Buffer.concat([typeof path === 'string' ? Buffer.from(path) : path, Buffer.alloc(1)]);
+  check(sysMkfifo(terminated, 0o600), 'mkfifo', path.toString());
 }
 
 const F_SETFD = 2;

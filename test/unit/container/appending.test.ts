@@ -3,7 +3,8 @@ import { closeSync, mkdtempSync, openSync, rmSync, truncateSync, unlinkSync, wri
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, afterEach, describe, expect, test } from '@jest/globals';
-import { readAppending, refuseChangedAppending } from '../../../src/container/appending.js';
+import { refuseChangedAppending } from '../../../src/container/appending.js';
+import { readOpenFiles } from '../../../src/container/open-files.js';
 import { readProcess } from '../../../src/container/tree.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'ff-appending-'));
@@ -24,7 +25,7 @@ function opened(name: string, flags: string): string {
 const ours = (except = '/nowhere') => {
   const self = readProcess(process.pid);
   if (self === undefined) throw new Error('this process has gone');
-  return readAppending([self], except).filter(({ path }) => path.startsWith(dir));
+  return readOpenFiles([self], except).filter(({ path, isAppended }) => path.startsWith(dir) && isAppended);
 };
 
 function refusal(files: Parameters<typeof refuseChangedAppending>[0]): unknown {
@@ -46,8 +47,8 @@ describe('files open for appending', () => {
     opened('input', 'r');
     unlinkSync(opened('gone', 'a'));
     expect(ours()).toEqual([
-      { path, lengthBytes: 5 },
-      { path: join(dir, 'both'), lengthBytes: 5 },
+      { path, lengthBytes: 5, isAppended: true },
+      { path: join(dir, 'both'), lengthBytes: 5, isAppended: true },
     ]);
     expect(ours(dir)).toEqual([]);
   });

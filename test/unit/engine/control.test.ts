@@ -27,6 +27,7 @@ const result: CheckpointResult = {
   leftRunning: false,
   shards: [],
   encrypted: false,
+  files: null,
 };
 const status: JobStatus = {
   name: 'job',

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+import { readFileSync, readlinkSync, statSync } from 'node:fs';
+import { listProc, readProc } from '../linux/proc.js';
+import type { TreeProcess } from './tree.js';
+
+/** A regular file that the application can change, by a descriptor or a mapping that it has. */
+export interface OpenFile {
+  readonly path: string;
+  readonly lengthBytes: number;
+  /** It has a descriptor that appends. */
+  readonly isAppended: boolean;
+}
+
+/**
+ * Files that a tree has open for writing or mapped for shared writing, where they have a name. Files below `except` are
+ * ours: CRIU's parasite has its log open in the application.
+ */
+export function readOpenFiles(tree: readonly TreeProcess[], except: string): OpenFile[] {
+  const found = new Map<string, OpenFile>();
+  const add = (file: OpenFile | undefined): void => {
+    if (file === undefined || [except, '/proc', '/sys'].some((path) => file.path.startsWith(`${path}/`))) return;
+    const isAppended = file.isAppended || found.get(file.path)?.isAppended === true;
+    found.set(file.path, { ...file, isAppended });
+  };
+  for (const { pid } of tree) {
+    for (const fd of listProc(`/proc/${pid}/fd`)) add(openFile(pid, fd));
+    for (const file of mappedFiles(pid)) add(file);
+  }
+  return [...found.values()];
+}
+
+function openFile(pid: number, fd: number): OpenFile | undefined {
+  try {
+    const flags = Number.parseInt(
+      /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0',
+      8,
+    );
+    if ((flags & O_ACCMODE) === 0 || (flags & O_PATH) !== 0) return undefined;
+    const file = statSync(`/proc/${pid}/fd/${fd}`);
+    // One without a name travels in the image.
+    if (!file.isFile() || file.nlink === 0) return undefined;
+    const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
+    return path.startsWith('/') ? { path, lengthBytes: file.size, isAppended: (flags & O_APPEND) !== 0 } : undefined;
+  } catch {
+    // A zombie has no descriptors.
+    return undefined;
+  }
+}
+
+const O_ACCMODE = 0o3;
+const O_APPEND = 0o2000;
+const O_PATH = 0o10000000;
+
+function* mappedFiles(pid: number): Generator<OpenFile> {
+  for (const line of (readProc(`/proc/${pid}/maps`) ?? '').split('\n')) {
+    const match = /^\S+ .w.s \S+ \S+ (\d+)\s+(\/.*)$/.exec(line);
+    if (match?.[2] === undefined) continue;
+    const path = match[2].replaceAll('\\012', '\n');
+    const file = statSync(path, { throwIfNoEntry: false });
+    // A file that was removed, or another one under its name.
+    if (file?.isFile() !== true || String(file.ino) !== match[1]) continue;
+    yield { path, lengthBytes: file.size, isAppended: false };
+  }
+}

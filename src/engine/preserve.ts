@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+import { realpathSync } from 'node:fs';
+import { dirname } from 'node:path';
+import type { Logger } from '../base/log.js';
+import type { OpenFile } from '../container/open-files.js';
+import { type CapturedFiles, captureFiles } from '../files/capture.js';
+import { isBelow, joinRoots } from '../files/roots.js';
+import { type StagedFiles, stageFiles } from '../files/stage.js';
+import type { ImageReader } from '../image/reader.js';
+import type { ImageWriter } from '../image/writer.js';
+import { parseFileUrl } from '../store/file-url.js';
+import { isFileUrl } from '../store/store.js';
+import type { PreservedFiles } from './app-record.js';
+import type { Preserve, SupervisorConfig } from './config.js';
+
+/** What was asked for once stays: a checkpoint from a script must not forget what `run` was told. */
+export function joinPreserve(one: Preserve, other: Preserve | undefined): Preserve {
+  if (other === undefined) return one;
+  return { paths: joinRoots([...one.paths, ...other.paths]), openFiles: one.openFiles || other.openFiles };
+}
+
+export interface Preserving {
+  /** Resolves when all files are in the image; undefined when none are to be. */
+  readonly done: Promise<PreservedFiles | undefined>;
+  /** Resolves when nothing of it touches the image any more. Never rejects. */
+  stop(): Promise<void>;
+}
+
+/** Begin to put the application's files into an image. It must stand still until all are in it. */
+export function preserveFiles(options: {
+  readonly preserve: Preserve;
+  readonly openFiles: readonly OpenFile[];
+  readonly config: SupervisorConfig;
+  readonly imageUrls: readonly string[];
+  readonly writer: ImageWriter;
+  readonly log: Logger;
+}): Preserving {
+  const { preserve, config, writer, log } = options;
+  const open = preserve.openFiles ? options.openFiles.map(({ path }) => path) : [];
+  const stopped = new AbortController();
+  const capture = async (): Promise<PreservedFiles | undefined> => {
+    if (preserve.paths.length === 0 && !preserve.openFiles) return undefined;
+    const captured: CapturedFiles = await captureFiles({
+      writer,
+      roots: [...preserve.paths, ...open],
+      except: notTheApplications(config, options.imageUrls),
+      warn: (message) => log.warn(message),
+      signal: stopped.signal,
+    });
+    return { ...preserve, ...captured };
+  };
+  const done = capture();
+  return {
+    done,
+    stop: async () => {
+      stopped.abort();
+      await done.catch(() => undefined);
+    },
+  };
+}
+
+/** Bring an image's files to this machine's disks, beside those that are there, and no further. */
+export async function stagePreserved(
+  config: SupervisorConfig,
+  image: ImageReader,
+  files: PreservedFiles,
+  log: Logger,
+  progress: (bytes: number) => void,
+): Promise<StagedFiles> {
+  return await stageFiles(
+    {
+      image,
+      roots: files.roots,
+      except: notTheApplications(config, [config.imageUrl]),
+      preserveSetuid: config.preserveSetuid,
+      warn: (message) => log.warn(message),
+    },
+    progress,
+  );
+}
+
+/** Whether a file comes back with the image. */
+export function isPreserved(path: string, files: { readonly roots: readonly string[] } | undefined): boolean {
+  return files?.roots.some((root) => path === root || isBelow(path, root)) === true;
+}
+
+/** What a restore needs as it is now, and the image does not have; undefined when there is no such thing. */
+export function adviceOnOpenFiles(
+  openFiles: readonly OpenFile[],
+  files: PreservedFiles | undefined,
+): string | undefined {
+  const left = openFiles.filter(({ path }) => !isPreserved(path, files));
+  const [first] = left;
+  if (first === undefined) return undefined;
+  const others = left.length === 1 ? '' : ` and ${left.length - 1} more`;
+  return (
+    `The application has ${first.path}${others} open for writing, not in the image: ` +
+    'a restore needs such files as they are now. --preserve-open-files takes them along'
+  );
+}
+
+/** Images, and what else of ours may lie among the application's files: an image must not hold itself. */
+function notTheApplications(config: SupervisorConfig, imageUrls: readonly string[]): string[] {
+  const images = imageUrls.filter(isFileUrl).map(parseFileUrl);
+  const ours = [...images, dirname(config.jobDirectory), config.logDirectory];
+  if (config.spoolDirectory !== undefined) ours.push(config.spoolDirectory);
+  if (config.metricsPath !== undefined) ours.push(config.metricsPath);
+  return ours.map(realpathIfThere);
+}
+
+function realpathIfThere(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path; // Nothing lies there yet.
+  }
+}

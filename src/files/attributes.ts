@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type BigIntStats, chmodSync, lchownSync, lstatSync } from 'node:fs';
+import { hasErrno } from '../base/errors.js';
+import { setModifiedTime } from '../linux/file-data.js';
+import { readXattrs, writeXattr } from '../linux/xattr.js';
+import { type Attributes, type BytePath, toBuffer } from './entry.js';
+
+export interface AttributeRules {
+  /** Let files be executed as their owner, or with capabilities, because an image says so. */
+  readonly preserveSetuid: boolean;
+  /** Told of each attribute that cannot be had here. */
+  readonly missed: (what: string) => void;
+}
+
+/** Give a file what it had, as far as it has not: owner, mode, extended attributes, and last its time. */
+export function setAttributes(
+  path: BytePath,
+  type: 'directory' | 'file' | 'symlink' | 'fifo',
+  wanted: Attributes,
+  rules: AttributeRules,
+): void {
+  const raw = toBuffer(path);
+  const now = lstatSync(raw, { bigint: true });
+  if (Number(now.uid) !== wanted.uid || Number(now.gid) !== wanted.gid) {
+    tolerate(
+      () => lchownSync(raw, wanted.uid, wanted.gid),
+      () => rules.missed('owners'),
+    );
+  }
+  // A change of the owner takes setuid bits away.
+  const mode = allowedMode(type, wanted.mode, rules.preserveSetuid);
+  if (type !== 'symlink' && (Number(lstatSync(raw, { bigint: true }).mode) & 0o7777) !== mode) {
+    tolerate(
+      () => chmodSync(raw, mode),
+      () => rules.missed('modes'),
+    );
+  }
+  if (wanted.xattrs.size > 0) setXattrs(raw, wanted.xattrs, rules);
+  if (now.mtimeNs !== wanted.modifiedNs) setModifiedTime(raw, wanted.modifiedNs);
+}
+
+/** Whether a file surely has them already. */
+export function hasAttributes(now: BigIntStats, wanted: Attributes): boolean {
+  const isOwned = Number(now.uid) === wanted.uid && Number(now.gid) === wanted.gid;
+  const hasMode = now.isSymbolicLink() || (Number(now.mode) & 0o7777) === wanted.mode;
+  return isOwned && hasMode && now.mtimeNs === wanted.modifiedNs && wanted.xattrs.size === 0;
+}
+
+function setXattrs(path: Buffer, wanted: ReadonlyMap<string, Buffer>, rules: AttributeRules): void {
+  const now = readXattrs(path);
+  for (const [name, value] of wanted) {
+    if (now.get(name)?.equals(value) === true) continue;
+    if (name === CAPABILITIES && !rules.preserveSetuid) rules.missed('capabilities of files (--preserve-setuid)');
+    else
+      tolerate(
+        () => writeXattr(path, name, value),
+        () => rules.missed(`extended attributes ${name}`),
+      );
+  }
+}
+
+/** A file with it runs with rights that its caller has not, as with a setuid bit. */
+const CAPABILITIES = 'security.capability';
+const SETUID_SETGID = 0o6000;
+
+/** On directories setgid only says which group new files are of. */
+function allowedMode(type: string, mode: number, preserveSetuid: boolean): number {
+  return preserveSetuid || type === 'directory' ? mode : mode & ~SETUID_SETGID;
+}
+
+/** What this user or this file system cannot have is missed; all else is an error. */
+function tolerate(action: () => void, missed: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    if (!UNAVAILABLE.some((code) => hasErrno(error, code))) throw error;
+    missed();
+  }
+}
+
+const UNAVAILABLE = ['EPERM', 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP'];

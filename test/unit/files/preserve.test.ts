@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: Apache-2.0
+import {
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  ftruncateSync,
+  linkSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  truncateSync,
+  unlinkSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { SET_ASIDE, hiddenName, stagedName } from '../../../src/files/own-names.js';
+import { stageFiles } from '../../../src/files/stage.js';
+import { setModifiedTime } from '../../../src/linux/file-data.js';
+import { makeFifo } from '../../../src/linux/fds.js';
+import { writeXattr } from '../../../src/linux/xattr.js';
+import { makeDirectory, noise } from '../image/support.js';
+import { type Captured, bringBack, capture, look } from './support.js';
+
+/** A tree with one of everything. */
+function plant(): { readonly base: string; readonly root: string } {
+  const base = makeDirectory();
+  const root = join(base, 'data');
+  mkdirSync(join(root, 'sub', 'empty'), { recursive: true });
+  writeFileSync(join(root, 'a'), 'first\n');
+  writeFileSync(join(root, 'empty'), '');
+  writeFileSync(join(root, 'sub', 'large'), noise(3_300_001, 1));
+  writeFileSync(join(root, 'sub', 'naïve ü "x"\n'), 'odd name');
+  writeFileSync(Buffer.concat([Buffer.from(`${root}/not-utf8-`), Buffer.from([0xff, 0xfe])]), 'bytes');
+  linkSync(join(root, 'a'), join(root, 'sub', 'same-as-a'));
+  symlinkSync('../a', join(root, 'sub', 'link'));
+  symlinkSync('/nowhere/at all', join(root, 'dangling'));
+  makeFifo(join(root, 'pipe'));
+  const sparse = openSync(join(root, 'sparse'), 'w');
+  writeSync(sparse, noise(70_000, 2), 0, 70_000, 5 << 20);
+  ftruncateSync(sparse, 9 << 20);
+  fsyncSync(sparse);
+  closeSync(sparse);
+  chmodSync(join(root, 'a'), 0o640);
+  chmodSync(join(root, 'sub'), 0o1750);
+  writeXattr(Buffer.from(join(root, 'a')), 'user.note', Buffer.from('grün'));
+  setModifiedTime(Buffer.from(join(root, 'a')), 1_700_000_000_123_456_789n);
+  setModifiedTime(Buffer.from(join(root, 'dangling')), 1_600_000_000_000_000_001n);
+  setModifiedTime(Buffer.from(join(root, 'sub')), -1n);
+  return { base, root };
+}
+
+describe('preserved files', () => {
+  test('come back whole where there is nothing, names, links, holes, modes, times and attributes', async () => {
+    const { base, root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    expect(captured).toMatchObject({ roots: [root], entries: Object.keys(before).length, warnings: [] });
+    // Of the sparse file only what is not a hole.
+    expect(captured.dataBytes).toBeLessThan(3_300_001 + (1 << 20));
+    rmSync(base, { recursive: true });
+    expect(await bringBack(captured)).toEqual([]);
+    expect(look(root)).toEqual(before);
+    expect(statSync(join(root, 'sparse')).blocks * 512).toBeLessThan(2 << 20);
+    expect(readdirSync(base)).toEqual(['data']);
+  });
+
+  test('that are as they were are not touched', async () => {
+    const { root } = plant();
+    const captured = await capture([root]);
+    const changedNs = (): bigint[] =>
+      Object.keys(look(root)).map((path) => lstatSync(Buffer.from(path, 'latin1'), { bigint: true }).ctimeNs);
+    const before = changedNs();
+    expect(await bringBack(captured)).toEqual([]);
+    expect(changedNs()).toEqual(before);
+  });
+
+  test('that have changed become what they were, and stay the same files', async () => {
+    const { root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    const inode = (name: string): number => statSync(join(root, name)).ino;
+    const inodes = ['a', 'sub/large', 'sparse', 'empty'].map(inode);
+    appendFileSync(join(root, 'a'), 'more\n');
+    const large = openSync(join(root, 'sub', 'large'), 'r+');
+    writeSync(large, 'changed', 1_000_000);
+    closeSync(large);
+    truncateSync(join(root, 'sparse'), 6 << 20);
+    const sparse = openSync(join(root, 'sparse'), 'r+');
+    writeSync(sparse, 'where a hole was', 1 << 20);
+    closeSync(sparse);
+    writeFileSync(join(root, 'empty'), 'not any more');
+    chmodSync(join(root, 'a'), 0o600);
+    unlinkSync(join(root, 'sub', 'link'));
+    symlinkSync('elsewhere', join(root, 'sub', 'link'));
+    unlinkSync(join(root, 'sub', 'same-as-a'));
+    expect(await bringBack(captured)).toEqual([]);
+    expect(look(root)).toEqual(before);
+    expect(['a', 'sub/large', 'sparse', 'empty'].map(inode)).toEqual(inodes);
+  });
+
+  test('push aside what was not there, and what is of another kind now', async () => {
+    const { root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    writeFileSync(join(root, 'sub', 'a-journal'), 'hot');
+    mkdirSync(join(root, 'new', 'deep'), { recursive: true });
+    writeFileSync(join(root, 'new', 'deep', 'file'), 'kept');
+    rmSync(join(root, 'sub', 'empty'), { recursive: true });
+    writeFileSync(join(root, 'sub', 'empty'), 'a file now');
+    unlinkSync(join(root, 'empty'));
+    mkdirSync(join(root, 'empty'));
+    const aside = join(root, SET_ASIDE);
+    expect(await bringBack(captured)).toEqual([
+      `4 files and directories that were not there at the checkpoint were set aside, in ${aside}`,
+    ]);
+    expect(readFileSync(join(aside, 'sub', 'a-journal'), 'utf8')).toBe('hot');
+    expect(readFileSync(join(aside, 'new', 'deep', 'file'), 'utf8')).toBe('kept');
+    expect(readFileSync(join(aside, 'sub', 'empty'), 'utf8')).toBe('a file now');
+    // The next capture does not take it along, and the next restore leaves it.
+    expect((await capture([root])).entries).toBe(captured.entries);
+    expect(await bringBack(captured)).toEqual([]);
+    renameSync(aside, `${root}-aside`);
+    setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
+    expect(look(root)).toEqual(before);
+  });
+
+  test('may be single files, missing ones, and links to elsewhere', async () => {
+    const { base, root } = plant();
+    symlinkSync(root, join(base, 'link'));
+    const log = join(base, 'log');
+    writeFileSync(log, 'line\n');
+    const captured = await capture([join(base, 'link', 'sub'), join(base, 'link'), log, join(base, 'later')]);
+    expect(captured.roots).toEqual([root, join(base, 'later'), join(base, 'link'), log].sort());
+    const before = { ...look(root), ...look(log), ...look(join(base, 'link')) };
+    writeFileSync(join(base, 'later'), 'made after the checkpoint');
+    rmSync(root, { recursive: true });
+    unlinkSync(join(base, 'link'));
+    appendFileSync(log, 'another\n');
+    expect(await bringBack(captured)).toHaveLength(1);
+    expect({ ...look(root), ...look(log), ...look(join(base, 'link')) }).toEqual(before);
+    expect(readdirSync(base).sort()).toEqual([SET_ASIDE, 'data', 'link', 'log']);
+    expect(readFileSync(join(base, SET_ASIDE, 'later'), 'utf8')).toBe('made after the checkpoint');
+  });
+
+  test('of ours are neither taken nor touched', async () => {
+    const { root } = plant();
+    const ours = join(root, 'sub', 'images');
+    mkdirSync(ours);
+    writeFileSync(join(ours, 'shard'), 'x');
+    const captured = await capture([root], [ours]);
+    writeFileSync(join(ours, 'another'), 'y');
+    expect(await bringBack(captured)).toEqual([]);
+    expect(readdirSync(ours)).toEqual(['another', 'shard']);
+    // It was the application's when the image was made, and is ours now.
+    const whole = await capture([root]);
+    writeFileSync(join(ours, 'third'), 'z');
+    expect(await bringBack(whole, { except: [ours] })).toEqual([]);
+    expect(readdirSync(ours)).toEqual(['another', 'shard', 'third']);
+  });
+
+  test('get setuid bits only where it is asked for', async () => {
+    const { root } = plant();
+    chmodSync(join(root, 'a'), 0o6755);
+    const captured = await capture([root]);
+    unlinkSync(join(root, 'a'));
+    unlinkSync(join(root, 'sub', 'same-as-a'));
+    await bringBack(captured);
+    expect(statSync(join(root, 'a')).mode & 0o7777).toBe(0o755);
+    await bringBack(captured, { preserveSetuid: true });
+    expect(statSync(join(root, 'a')).mode & 0o7777).toBe(0o6755);
+  });
+});
+
+describe('a restore of files that does not come to its end', () => {
+  /** Everything that was planted has changed since. */
+  async function changed(): Promise<{ captured: Captured; root: string; before: ReturnType<typeof look> }> {
+    const { root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    appendFileSync(join(root, 'sub', 'large'), 'longer');
+    const large = openSync(join(root, 'sub', 'large'), 'r+');
+    writeSync(large, 'changed', 10);
+    closeSync(large);
+    writeFileSync(join(root, 'new'), 'new');
+    unlinkSync(join(root, 'pipe'));
+    return { captured, root, before };
+  }
+
+  test('has changed nothing when the image turns out to be damaged', async () => {
+    const { captured, root } = await changed();
+    const { directory } = captured.store;
+    for (const name of readdirSync(directory).filter((one) => one.endsWith('.ffs'))) {
+      const path = join(directory, name);
+      const bytes = readFileSync(path);
+      bytes[bytes.length - 9] = (bytes[bytes.length - 9] ?? 0) ^ 1;
+      writeFileSync(path, bytes);
+    }
+    // A staged file that is removed changes the time of its directory, and nothing else.
+    const state = (): unknown =>
+      Object.entries(look(root)).map(([path, seen]) => [path, seen.kind === 'directory' ? '' : seen]);
+    const before = state();
+    await expect(bringBack(captured)).rejects.toMatchObject({ code: 'image' });
+    expect(state()).toEqual(before);
+  });
+
+  test('leaves no half of a file behind, and the next makes all of it good', async () => {
+    const { captured, root, before } = await changed();
+    // As it is when the power goes while a file is changed in place.
+    const large = join(root, 'sub', 'large');
+    renameSync(large, join(root, 'sub', hiddenName('large')));
+    writeFileSync(join(root, 'sub', stagedName('large')), 'half');
+    writeFileSync(join(root, stagedName('pipe')), 'half');
+    writeFileSync(join(root, stagedName('of another time')), 'half');
+    const { ino } = statSync(join(root, 'sub', hiddenName('large')));
+    await bringBack(captured);
+    expect(statSync(large).ino).toBe(ino);
+    rmSync(join(root, SET_ASIDE), { recursive: true });
+    setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
+    expect(look(root)).toEqual(before);
+  });
+
+  test('can be dropped before anything was seen of it', async () => {
+    const { captured, root } = await changed();
+    const names = Object.keys(look(root));
+    const image = await captured.open();
+    const staged = await stageFiles(
+      { image, roots: captured.roots, except: [], preserveSetuid: false, warn: () => undefined },
+      () => undefined,
+    );
+    expect(Object.keys(look(root)).length).toBeGreaterThan(names.length);
+    staged.discard();
+    image.close();
+    expect(Object.keys(look(root))).toEqual(names);
+  });
+});
+
+test('a file that nobody may read is left out, with a word', async () => {
+  const { base, root } = plant();
+  const closed = join(root, 'sub', 'closed');
+  writeFileSync(closed, 'secret');
+  chmodSync(closed, 0);
+  if (process.getuid?.() === 0) {
+    // Root may read everything, except what is not there.
+    expect((await capture([root])).warnings).toEqual([]);
+    return;
+  }
+  expect((await capture([root])).warnings).toEqual([`${closed} cannot be read and is not in the image`]);
+  expect(existsSync(base)).toBe(true);
+  utimesSync(closed, 0, 0);
+});
