@@ -41,7 +41,13 @@ function appFacts(app: InspectedApp): (readonly [string, string])[] {
       'appends to',
       plain(`${path}, ${sizeText(lengthBytes)}`),
     ]),
+    ...(app.preserved === null ? [] : [['preserved', preservedText(app.preserved)] as const]),
   ];
+}
+
+function preservedText({ roots, entries, dataBytes }: NonNullable<InspectedApp['preserved']>): string {
+  const places = roots.length > 0 ? `: ${roots.join(', ')}` : '';
+  return plain(`${entries} files and directories, ${sizeText(dataBytes)}${places}`);
 }
 
 function imageFacts(image: InspectedImage): (readonly [string, string])[] {

@@ -7,7 +7,7 @@ import { type LeaseHolder, readLease } from '../image/lease-holder.js';
 import type { FinishedRecord, Manifest, ObjectRecord, WriterRecord } from '../image/manifest.js';
 import { type ImageReader, openImage } from '../image/reader.js';
 import type { Store } from '../store/store.js';
-import { parseAppRecord } from './app-record.js';
+import { type PreservedFiles, parseAppRecord } from './app-record.js';
 import { keysWith } from './passphrase.js';
 
 export interface Inspected {
@@ -64,6 +64,13 @@ export interface InspectedApp {
     readonly ended: boolean;
   }[];
   readonly appending: readonly { readonly path: string; readonly lengthBytes: number }[];
+  /** Files of the application's own in the image; null when it has none. */
+  readonly preserved: {
+    readonly roots: readonly string[];
+    readonly openFiles: boolean;
+    readonly entries: number;
+    readonly dataBytes: number;
+  } | null;
 }
 
 /** Larger than any of CRIU's small files; keeps a strange image from filling memory. */
@@ -144,10 +151,16 @@ function describeImage(sealed: NonNullable<Manifest['image']>, image: ImageReade
   };
 }
 
+function preserved({ roots, openFiles, entries, dataBytes }: PreservedFiles): InspectedApp['preserved'] {
+  return { roots, openFiles, entries, dataBytes };
+}
+
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending } = parseAppRecord(manifest.app);
+    const { command, pid, residentBytes, privileged, identity, streams, appending, files } = parseAppRecord(
+      manifest.app,
+    );
     return {
       command,
       pid,
@@ -162,6 +175,7 @@ function readApp(manifest: Manifest): InspectedApp | string {
         ended,
       })),
       appending: appending.map(({ path, lengthBytes }) => ({ path, lengthBytes })),
+      preserved: files === undefined ? null : preserved(files),
     };
   } catch (error) {
     if (!(error instanceof FastFreezeError) || error.code !== 'image') throw error;

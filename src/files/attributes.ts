@@ -73,9 +73,7 @@ function tolerate(action: () => void, missed: () => void): void {
   try {
     action();
   } catch (error) {
-    if (!UNAVAILABLE.some((code) => hasErrno(error, code))) throw error;
+    if (!hasErrno(error, 'EPERM', 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP')) throw error;
     missed();
   }
 }
-
-const UNAVAILABLE = ['EPERM', 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP'];

@@ -122,8 +122,7 @@ class Capture {
       return await this.file(path, attributes);
     } catch (error) {
       if (hasErrno(error, 'ENOENT')) return undefined;
-      if (!hasErrno(error, 'EACCES') && !hasErrno(error, 'EPERM'))
-        throw asFastFreezeError(error, 'preserve', shown(path));
+      if (!hasErrno(error, 'EACCES', 'EPERM')) throw asFastFreezeError(error, 'preserve', shown(path));
       // What its own user cannot read, the application cannot either.
       if (this.unread++ === 0) this.options.warn(`${shown(path)} cannot be read and is not in the image`);
       return { path, type: 'left' };

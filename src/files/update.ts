@@ -153,7 +153,7 @@ function openIfWritable(path: BytePath): number | undefined {
   try {
     return openSync(toBuffer(path), constants.O_RDWR | constants.O_NOFOLLOW);
   } catch (error) {
-    if (hasErrno(error, 'EACCES') || hasErrno(error, 'ETXTBSY')) return undefined;
+    if (hasErrno(error, 'EACCES', 'ETXTBSY')) return undefined;
     throw error;
   }
 }

@@ -58,7 +58,7 @@ function listDirectory(path: BytePath): BytePath[] | undefined {
   try {
     return readdirSync(toBuffer(path), { encoding: 'buffer' }).map(toBytePath).sort();
   } catch (error) {
-    if (hasErrno(error, 'EACCES') || hasErrno(error, 'EPERM')) return undefined;
+    if (hasErrno(error, 'EACCES', 'EPERM')) return undefined;
     if (hasErrno(error, 'ENOENT')) return [];
     throw asFastFreezeError(error, 'preserve', shown(path));
   }

@@ -3,7 +3,6 @@ import {
   appendFileSync,
   chmodSync,
   closeSync,
-  existsSync,
   fsyncSync,
   ftruncateSync,
   linkSync,
@@ -18,7 +17,6 @@ import {
   symlinkSync,
   truncateSync,
   unlinkSync,
-  utimesSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -243,19 +241,4 @@ describe('a restore of files that does not come to its end', () => {
     image.close();
     expect(Object.keys(look(root))).toEqual(names);
   });
-});
-
-test('a file that nobody may read is left out, with a word', async () => {
-  const { base, root } = plant();
-  const closed = join(root, 'sub', 'closed');
-  writeFileSync(closed, 'secret');
-  chmodSync(closed, 0);
-  if (process.getuid?.() === 0) {
-    // Root may read everything, except what is not there.
-    expect((await capture([root])).warnings).toEqual([]);
-    return;
-  }
-  expect((await capture([root])).warnings).toEqual([`${closed} cannot be read and is not in the image`]);
-  expect(existsSync(base)).toBe(true);
-  utimesSync(closed, 0, 0);
 });
