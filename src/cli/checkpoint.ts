@@ -19,6 +19,7 @@ const OPTIONS = {
   'num-shards': { type: 'string' },
   'cpu-budget': { type: 'string' },
   'passphrase-file': { type: 'string' },
+  'allow-inexact': { type: 'boolean' },
   'preserve-path': { type: 'string', multiple: true },
   'preserve-open-files': { type: 'boolean' },
   container: { type: 'string', short: 'n' },
@@ -46,6 +47,7 @@ Options:
       --preserve-path PATH   take this file or directory along from now on, beside those
                              that run was given (several with : or by repeating)
       --preserve-open-files  take along what the application has open for writing
+      --allow-inexact        save also what CRIU would bring back changed, with a warning
   -n, --container NAME       the job, when several run
       --json                 print the result as JSON on standard output
   -v, --verbose              name each object that was written, its size and rate
@@ -80,6 +82,7 @@ Exit status:
         ...(passphrase === undefined ? {} : { passphrase }),
         ...(budget === undefined ? {} : { cpuBudget: budget }),
         ...(preserves ? { preserve } : {}),
+        ...(flagOption(parsed, 'allow-inexact') ? { allowInexact: true } : {}),
       },
       line.show,
     ).finally(() => line.clear());

@@ -41,6 +41,8 @@ function appFacts(app: InspectedApp): (readonly [string, string])[] {
       'appends to',
       plain(`${path}, ${sizeText(lengthBytes)}`),
     ]),
+    ['reads', `${app.reads.length} files that must be the same at a restore (--json names them)`],
+    ...app.inexact.map((what): readonly [string, string] => ['not exact', plain(what)]),
     ...(app.preserved === null ? [] : [['preserved', preservedText(app.preserved)] as const]),
   ];
 }

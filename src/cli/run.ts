@@ -33,6 +33,7 @@ const OPTIONS = {
   generation: { type: 'string' },
   'allow-bad-image-version': { type: 'boolean' },
   'leave-stopped': { type: 'boolean' },
+  'allow-inexact': { type: 'boolean' },
   'checkpoint-every': { type: 'string' },
   'checkpoint-on': { type: 'string', multiple: true },
   keep: { type: 'string' },
@@ -121,6 +122,9 @@ The application:
                              environment, as ACTIONS_* by default; !PATTERN lets names
                              through. Repeatable
       --leave-stopped        leave it stopped after a restore, for a debugger
+      --allow-inexact        go on, with a warning, where it would not continue exactly:
+                             state that CRIU changes, files that it reads and that are
+                             not what they were
       --log-format F         text, or json: one object a line on standard error [text]
       --metrics-file FILE    keep the job's numbers there, as OpenMetrics text
   -v, --verbose              say more; repeat for everything
@@ -194,6 +198,7 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('generation', generation),
     allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
     leaveStopped: flagOption(parsed, 'leave-stopped'),
+    allowInexact: flagOption(parsed, 'allow-inexact'),
     ...optional('checkpointEveryMs', durationOption(parsed, 'checkpoint-every')),
     checkpointOnSignals: signalsOption(parsed),
     keep: countOption(parsed, 'keep', 2, 1),

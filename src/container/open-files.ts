@@ -53,12 +53,10 @@ const O_PATH = 0o10000000;
 
 function* mappedFiles(pid: number): Generator<OpenFile> {
   for (const line of (readProc(`/proc/${pid}/maps`) ?? '').split('\n')) {
-    const match = /^\S+ .w.s \S+ \S+ (\d+)\s+(\/.*)$/.exec(line);
-    if (match?.[2] === undefined) continue;
-    const path = match[2].replaceAll('\\012', '\n');
-    const file = statSync(path, { throwIfNoEntry: false });
-    // A file that was removed, or another one under its name.
-    if (file?.isFile() !== true || String(file.ino) !== match[1]) continue;
+    const path = /^\S+ .w.s \S+ \S+ [1-9]\d*\s+(\/.*)$/.exec(line)?.[1]?.replaceAll('\\012', '\n');
+    // One that was removed travels in the image. Its inode says nothing here: on an overlay it is that of the layer below.
+    const file = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+    if (path === undefined || file?.isFile() !== true) continue;
     yield { path, lengthBytes: file.size, isAppended: false };
   }
 }

@@ -12,13 +12,22 @@ export interface InspectedProcess {
   readonly exitCode: number;
 }
 
+export type Allowance = 'nothing' | 'what stays' | 'everything';
+
 /**
  * Look, while the tree is frozen, for state that CRIU saves without complaint and brings back changed.
  * Throws `unsupported` naming process, descriptor and remedy: a job that would not continue exactly is not stopped.
+ * Where it is allowed nevertheless, says in words what was found; `what stays` does not allow what may pass in a moment.
  */
-export function refuseInexactState(tree: readonly InspectedProcess[], privileged: boolean): void {
-  const [first] = findInexactState(tree, privileged);
-  if (first !== undefined) throw first;
+export function refuseInexactState(
+  tree: readonly InspectedProcess[],
+  privileged: boolean,
+  allowance: Allowance = 'nothing',
+): string[] {
+  const found = findInexactState(tree, privileged);
+  const refused = found.find(({ passing }) => allowance === 'nothing' || (passing && allowance === 'what stays'));
+  if (refused !== undefined) throw refused;
+  return found.map(({ subject, reason }) => `${subject ?? 'a process'}: ${reason}`);
 }
 
 /** All that `refuseInexactState` would refuse. The tree may run: then what is found may be gone the next moment. */

@@ -66,7 +66,7 @@ const PATTERNS: readonly Pattern[] = [
       what === 'mode'
         ? `file ${absolute(path)} has mode ${have ?? '?'} now, and had ${want ?? '?'} at the checkpoint`
         : `file ${absolute(path)} has ${have ?? '?'} bytes now, and had ${want ?? '?'} at the checkpoint`,
-    hint: 'bring the file back as it was recorded: its content, cut to its size, and its mode',
+    hint: 'bring the file back as it was recorded: its content, cut to its size, and its mode; next time --preserve-open-files does it',
   },
   {
     match: /Can't open file (.+?)(?: on restore)?:/,

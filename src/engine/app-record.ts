@@ -4,6 +4,7 @@ import { FastFreezeError } from '../base/errors.js';
 import type { AppendingFile } from '../container/appending.js';
 import type { Identity } from '../container/own-ids.js';
 import type { StreamRecord } from '../container/stdio/record.js';
+import type { ReadFile } from '../container/read-files.js';
 import { formatRanges, parseRanges } from '../container/pids.js';
 import { wrongRoot } from '../files/roots.js';
 import type { Clocks } from '../linux/clocks.js';
@@ -36,6 +37,10 @@ export interface AppRecord {
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
   /** Files open for appending: CRIU does not notice when they have changed. */
   readonly appending: readonly AppendingFile[];
+  /** Files that it reads: they must be the same at the restore. */
+  readonly reads: readonly ReadFile[];
+  /** What CRIU brings back changed, and `--allow-inexact` let pass. */
+  readonly inexact: readonly string[];
   /** Files in the image; undefined when it has none. */
   readonly files?: PreservedFiles;
 }
@@ -75,7 +80,22 @@ export function parseAppRecord(json: unknown): AppRecord {
       const entry = object(one, `app.appending[${i}]`);
       return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };
     }),
+    reads: list(record['reads'], 'app.reads').map((one, i) => parseReadFile(one, `app.reads[${i}]`)),
+    inexact: list(record['inexact'], 'app.inexact').map((one) => text(one, 'app.inexact')),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
+  };
+}
+
+function parseReadFile(json: unknown, where: string): ReadFile {
+  const file = object(json, where);
+  const sha256 = text(file['sha256'], `${where}.sha256`);
+  if (!/^[0-9a-f]{64}$/.test(sha256)) throw damaged(`${where}.sha256`);
+  return {
+    path: text(file['path'], `${where}.path`),
+    sizeBytes: count(file['sizeBytes'], `${where}.sizeBytes`),
+    mode: count(file['mode'], `${where}.mode`),
+    sha256,
+    sampled: flag(file['sampled'], `${where}.sampled`),
   };
 }
 

@@ -6,12 +6,13 @@ import type { Logger } from '../base/log.js';
 import { readAffinity } from '../container/affinity.js';
 import type { Children } from '../container/children.js';
 import { type OpenFile, readOpenFiles } from '../container/open-files.js';
+import { type FileHasher, type ReadFile, findReadFiles } from '../container/read-files.js';
 import type { AppStdio } from '../container/stdio/app-stdio.js';
 import { pendingName } from '../container/stdio/record.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
 import { type Capture, startCapture } from '../criu/capture.js';
 import { type DumpProcess, startDump } from '../criu/dump.js';
-import { refuseInexactState } from '../criu/exactness.js';
+import { type Allowance, refuseInexactState } from '../criu/exactness.js';
 import { findCause } from '../criu/log-causes.js';
 import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
@@ -43,6 +44,7 @@ export interface CheckpointJob {
   readonly lease: LeaseGuard;
   /** Undefined where images are not encrypted. */
   readonly keys: ImageKeys | undefined;
+  readonly fileHasher: FileHasher;
   /** Files to take along. */
   readonly preserve: Preserve;
   /** Told which files the application can change, and which are in the image. */
@@ -76,7 +78,7 @@ export async function checkpoint(
 ): Promise<CheckpointResult> {
   for (let attempt = 1; ; attempt++) {
     try {
-      return await attemptCheckpoint(job, request, progress, signal);
+      return await attemptCheckpoint(job, request, progress, signal, attempt === MAX_ATTEMPTS);
     } catch (error) {
       // A child that was born at the wrong moment, a timer that has just fired: the next moment is another one.
       const passing = error instanceof FastFreezeError && error.passing;
@@ -95,6 +97,7 @@ async function attemptCheckpoint(
   request: CheckpointRequest,
   progress: (p: Progress) => void,
   signal: AbortSignal,
+  isLast: boolean,
 ): Promise<CheckpointResult> {
   const destination = request.imageUrl ?? job.config.imageUrl;
   const spool = job.config.spoolDirectory;
@@ -119,7 +122,9 @@ async function attemptCheckpoint(
     // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
     unmapIdleCode();
     try {
-      const result = await dumpAndCommit({ job, request, store, writer, url, generation, directory, progress, signal });
+      const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast };
+      await hashReadFiles(attempt, readTree(job.appPid));
+      const result = await dumpAndCommit(attempt);
       if (spool === undefined) await pruneOld(job, store);
       else job.spooled(generation, destination);
       return { ...result, imageUrl: destination };
@@ -153,6 +158,8 @@ interface Attempt {
   readonly directory: string;
   readonly progress: (p: Progress) => void;
   readonly signal: AbortSignal;
+  /** What passes by itself has not passed in all the attempts before. */
+  readonly isLast: boolean;
 }
 
 async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
@@ -180,7 +187,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const tree = readTree(job.appPid);
     reporter.expect(tree);
     refuseStrangers(job);
-    refuseInexactState(tree, job.config.criu.privileged);
+    const inexact = refuseInexactState(tree, job.config.criu.privileged, allowance(attempt));
     const clocks = readClocks();
     const openFiles = readOpenFiles(tree, job.config.jobDirectory);
     // Before the files are looked at: `--output` may be among them.
@@ -189,6 +196,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const { done: preserved } = preserving;
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached, preserved]));
     const files = await preserved;
+    const reads = await hashReadFiles(attempt, tree, [...openFiles.map(({ path }) => path), ...(files?.roots ?? [])]);
     const affinity = readAffinity(tree);
     let frozenMs = performance.now() - frozenAtMs;
     if (request.leaveRunning) {
@@ -210,8 +218,11 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       streams: snapshot.records,
       affinity,
       appending: openFiles.flatMap(({ isAppended, path, lengthBytes }) => (isAppended ? [{ path, lengthBytes }] : [])),
+      reads,
+      inexact,
       ...(files === undefined ? {} : { files }),
     };
+    for (const what of inexact) job.log.warn(`the image is not exact: ${what}`);
     await commit(attempt, image, record);
     job.openFilesFound(openFiles, files);
     if (!request.leaveRunning) {
@@ -244,6 +255,20 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     reporter.stop();
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+function allowance({ job, request, isLast }: Attempt): Allowance {
+  if (!job.config.allowInexact && request.allowInexact !== true) return 'nothing';
+  return isLast ? 'everything' : 'what stays';
+}
+
+/** Before the freeze, so that all but what has just been opened is known when the application waits. */
+async function hashReadFiles(
+  { job }: Attempt,
+  tree: readonly TreeProcess[],
+  except: readonly string[] = [],
+): Promise<ReadFile[]> {
+  return await job.fileHasher.describe(findReadFiles(tree, [job.config.jobDirectory, ...except]));
 }
 
 /** CRIU dumps what descends from the application; a process that does not would silently be missing. */

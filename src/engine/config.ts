@@ -30,6 +30,8 @@ export interface JobOptions {
   readonly command: readonly string[];
   readonly allowBadImageVersion: boolean;
   readonly leaveStopped: boolean;
+  /** Go on, with a warning, where the application would not continue exactly. */
+  readonly allowInexact: boolean;
   readonly checkpointEveryMs?: number;
   readonly checkpointOnSignals: readonly number[];
   /** Generations to keep after a checkpoint. */
@@ -52,6 +54,8 @@ export interface JobOptions {
 /** Everything the supervisor is told, as one JSON message over the channel. */
 export interface SupervisorConfig extends JobOptions {
   readonly jobDirectory: string;
+  /** What the application has as its TMPDIR; undefined without a container of ours. */
+  readonly temporaryDirectory?: string;
   readonly logDirectory: string;
   /** Generation to restore, or undefined to start from scratch. */
   readonly restoreGeneration?: number;
@@ -120,6 +124,8 @@ export interface CheckpointRequest {
   readonly passphrase?: string;
   /** Files to take along from now on, beside those of before. */
   readonly preserve?: Preserve;
+  /** As `allowInexact` of the job, for this one. */
+  readonly allowInexact?: boolean;
   /** Who asked, for the log. */
   readonly source: string;
 }

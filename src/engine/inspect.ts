@@ -64,6 +64,10 @@ export interface InspectedApp {
     readonly ended: boolean;
   }[];
   readonly appending: readonly { readonly path: string; readonly lengthBytes: number }[];
+  /** Files that must be the same at a restore. */
+  readonly reads: readonly { readonly path: string; readonly sizeBytes: number; readonly sampled: boolean }[];
+  /** What --allow-inexact let pass. */
+  readonly inexact: readonly string[];
   /** Files of the application's own in the image; null when it has none. */
   readonly preserved: {
     readonly roots: readonly string[];
@@ -158,9 +162,8 @@ function preserved({ roots, openFiles, entries, dataBytes }: PreservedFiles): In
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending, files } = parseAppRecord(
-      manifest.app,
-    );
+    const { command, pid, residentBytes, privileged, identity, streams, appending, files, reads, inexact } =
+      parseAppRecord(manifest.app);
     return {
       command,
       pid,
@@ -175,6 +178,8 @@ function readApp(manifest: Manifest): InspectedApp | string {
         ended,
       })),
       appending: appending.map(({ path, lengthBytes }) => ({ path, lengthBytes })),
+      reads: reads.map(({ path, sizeBytes, sampled }) => ({ path, sizeBytes, sampled })),
+      inexact,
       preserved: files === undefined ? null : preserved(files),
     };
   } catch (error) {

@@ -103,6 +103,7 @@ export function adviceOnOpenFiles(
 function notTheApplications(config: SupervisorConfig, imageUrls: readonly string[]): string[] {
   const images = imageUrls.filter(isFileUrl).map(parseFileUrl);
   const ours = [...images, dirname(config.jobDirectory), config.logDirectory];
+  if (config.temporaryDirectory !== undefined) ours.push(config.temporaryDirectory);
   if (config.spoolDirectory !== undefined) ours.push(config.spoolDirectory);
   if (config.metricsPath !== undefined) ours.push(config.metricsPath);
   return ours.map(realpathIfThere);

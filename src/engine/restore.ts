@@ -10,6 +10,7 @@ import type { Children } from '../container/children.js';
 import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.js';
 import { type AppStdio, type StdioOptions, restoredStdio } from '../container/stdio/app-stdio.js';
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
+import { refuseChangedReadFiles } from '../container/read-files.js';
 import { findCause } from '../criu/log-causes.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
@@ -64,6 +65,10 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
   refuseChangedAppending(record.appending.filter(({ path }) => !isPreserved(path, record.files)));
+  for (const what of record.inexact) job.log.warn(`the image is not exact: ${what}`);
+  for (const what of await refuseChangedReadFiles(record.reads, config.allowInexact)) {
+    job.log.warn(`the application does not continue exactly: ${what}`);
+  }
   const image = await openImage({ store, manifest, keys });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
   let serving: Serving | undefined;

@@ -9,6 +9,7 @@ import { type Logger, createLogger } from '../base/log.js';
 import { appEnvironment } from '../container/app-env.js';
 import { type Launched, containerFailure, launch, threadCount } from '../container/launch.js';
 import type { OwnIds } from '../container/own-ids.js';
+import { makeTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
 import { timeProblem } from '../container/time.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
@@ -255,12 +256,14 @@ async function runSupervised(
   const { ownIds } = plan;
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
   if (criu.warning !== undefined) log.warn(criu.warning);
+  const temporaryDirectory = options.container ? makeTemporaryDirectory(job.path, process.env) : undefined;
   const terminal = openTerminal(log);
   const { passphrase, ...plain } = options;
   log.trace(passphrase === undefined ? 'images are not encrypted' : 'images are encrypted');
   const config: SupervisorConfig = {
     ...plain,
     jobDirectory: job.path,
+    ...(temporaryDirectory === undefined ? {} : { temporaryDirectory }),
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
     ...(holder === undefined ? {} : { lease: leaseConfig(options, holder, plan) }),
@@ -294,6 +297,7 @@ async function runSupervised(
     return await supervise(config, plan, job, signals, voice);
   } finally {
     terminal.restore();
+    if (temporaryDirectory !== undefined) removeTemporaryDirectory(temporaryDirectory);
   }
 }
 

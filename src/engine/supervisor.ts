@@ -7,7 +7,9 @@ import { type App, startApp } from '../container/app.js';
 import { type Children, createChildren } from '../container/children.js';
 import { privateTerminals } from '../container/mounts.js';
 import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
+import { createFileHasher } from '../container/read-files.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
+import { APP_TMP, mountTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
 import { readTree, residentBytes } from '../container/tree.js';
 import { type KeyMaterial, newKeyMaterial } from '../image/keys.js';
 import { readClockOffsets } from '../linux/clocks.js';
@@ -110,7 +112,9 @@ class Job {
   private keys: KeyMaterial | undefined;
   /** What `run` was told, a checkpoint, or the run that made the image. */
   private preserve: Preserve;
+  private readonly fileHasher = createFileHasher();
   private hasAdvised = false;
+  private hasTemporary = false;
 
   constructor(
     private readonly config: SupervisorConfig,
@@ -128,6 +132,7 @@ class Job {
   async live(): Promise<void> {
     const { config, log } = this;
     if (config.container) privateTerminals();
+    if (config.temporaryDirectory !== undefined) this.mountTemporary(config.temporaryDirectory);
     this.control = await serveControl(config.jobDirectory, {
       checkpoint: (request, progress, signal) => this.checkpoint(request, progress, signal),
       idle: () => this.idle(),
@@ -150,6 +155,19 @@ class Job {
     this.control.close();
     await this.end(status);
     log.trace('supervisor leaves');
+  }
+
+  /** Where it cannot be had, an application that starts does without; one that has files there cannot. */
+  private mountTemporary(path: string): void {
+    try {
+      mountTemporaryDirectory(path);
+      this.preserve = joinPreserve(this.preserve, { paths: [APP_TMP], openFiles: false });
+      this.hasTemporary = true;
+    } catch (error) {
+      if (this.config.restoreGeneration !== undefined) throw error;
+      const { message, hint } = asFastFreezeError(error, 'mount');
+      this.log.warn(`its temporary files will not be in the image: ${message} (try: ${hint ?? ''})`);
+    }
   }
 
   /** Pass a signal to the application, or take it as the wish for a checkpoint. */
@@ -203,6 +221,7 @@ class Job {
       this.killTree();
       // What the launcher would have cleared away.
       rmSync(this.config.jobDirectory, { recursive: true, force: true });
+      if (this.config.temporaryDirectory !== undefined) removeTemporaryDirectory(this.config.temporaryDirectory);
       send({ type: 'ended', exitCode: EXIT_FAILED, reason: 'the launcher was killed' });
       this.poller.close();
       void this.lease.release().finally(() => process.exit(EXIT_FAILED));
@@ -318,7 +337,8 @@ class Job {
     // We have one of our own, which the application must not see.
     const given = threadPoolSize === undefined ? {} : { UV_THREADPOOL_SIZE: threadPoolSize };
     const scrubbed = environment.unset.includes('UV_THREADPOOL_SIZE');
-    const setEnv: Record<string, string> = { ...(scrubbed ? {} : given), ...environment.set };
+    const temporary = this.hasTemporary ? { TMPDIR: APP_TMP } : {};
+    const setEnv: Record<string, string> = { ...(scrubbed ? {} : given), ...temporary, ...environment.set };
     const unset = [...environment.unset, 'UV_THREADPOOL_SIZE', 'FF_NOFILE', 'FF_SIGIGN'];
     return { setEnv, unsetEnv: unset.filter((name) => !(name in setEnv)) };
   }
@@ -416,6 +436,7 @@ class Job {
         lease: this.lease,
         keys: revive(keys),
         preserve,
+        fileHasher: this.fileHasher,
         openFilesFound: (...found) => this.advise(adviceOnOpenFiles(...found)),
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
         spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),
@@ -438,7 +459,7 @@ class Job {
         `Checkpoint ${result.generation} complete: ${(result.rawBytes / 1048576).toFixed(1)} MiB, ratio ${ratio.toFixed(1)}, ` +
           `frozen ${(result.frozenMs / 1000).toFixed(3)}s, durable after ${(result.durableMs / 1000).toFixed(3)}s`,
       );
-      if (result.files !== null) {
+      if (result.files !== null && result.files.entries > 1) {
         const { entries, dataBytes } = result.files;
         this.log.info(
           `The image has ${entries} preserved files and directories, ${(dataBytes / 1048576).toFixed(1)} MiB`,

@@ -8,11 +8,12 @@ import { signalPid } from '../support/processes.js';
 import { until } from '../support/until.js';
 
 /**
- * Counts: one row in a database, one line in a log that is open for appending, one number in a shared mapping, then one
- * line to stdout. Before each it checks that all three are where it left them, and ends at once when they are not.
+ * Counts: a row in a database, a line in a log that is open for appending, a number in a shared mapping, a byte in a
+ * temporary file, a file of its own, then a line to stdout. Before each it checks that all are as it left them, and ends
+ * at once when they are not.
  */
 const COUNTER = `
-import mmap, os, sqlite3, sys, time
+import mmap, os, sqlite3, sys, tempfile, time
 data, shm, stop, journal = sys.argv[1:5]
 os.makedirs(data + "/parts")
 log = open(data + "/log", "ab", buffering=0)
@@ -21,6 +22,7 @@ db.execute("pragma journal_mode = " + journal)
 db.execute("create table t (n integer)")
 with open(shm, "wb") as f: f.truncate(4096)
 with open(shm, "r+b") as f: shared = mmap.mmap(f.fileno(), 4096)
+temporary = tempfile.NamedTemporaryFile(buffering=0)
 n = 0
 def expect(what, found, wanted):
     if found != wanted:
@@ -32,6 +34,9 @@ while not os.path.exists(stop):
     expect("parts", len(os.listdir(data + "/parts")), n)
     expect("shared", int.from_bytes(shared[:8], "little"), n)
     with open(shm, "rb") as f: expect("shared file", int.from_bytes(f.read(8), "little"), n)
+    expect("temporary", os.listdir("/var/tmp/fastfreeze/tmp"), [os.path.basename(temporary.name)])
+    expect("its size", os.path.getsize(temporary.name), n)
+    temporary.write(b"x")
     db.execute("insert into t values (?)", (n,))
     log.write(b"%d\\n" % n)
     with open(data + "/parts/%d" % n, "x") as f: f.write("part")

@@ -29,6 +29,9 @@ const record: AppRecord = {
   ],
   affinity: [{ tid: 1001, cpus: '0-3,8' }],
   appending: [{ path: '/var/log/app log', lengthBytes: 12 }],
+  reads: [{ path: '/usr/bin/python3', sizeBytes: 5_000_000, mode: 0o755, sha256: 'ab'.repeat(32), sampled: false }],
+  inexact: ['1001 (x), descriptor 4: an eventfd'],
+  files: { paths: ['/data'], openFiles: true, roots: ['/data', '/srv/log'], entries: 7, dataBytes: 8 },
 };
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
@@ -68,7 +71,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file']);
+  const optional = new Set(['identity', 'streams.1.file', 'files']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {
@@ -76,7 +79,7 @@ describe('the record of an application', () => {
     const others: Json[] = [null, 'nonsense', -1, 1.5, true, [null], { x: 1 }, 2 ** 60];
     for (const by of others) {
       const fits =
-        (typeof by === 'string' && typeof now === 'string' && /command|path|cpus/.test(name)) ||
+        (typeof by === 'string' && typeof now === 'string' && /command|path$|cpus|inexact/.test(name)) ||
         (typeof by === 'boolean' && typeof now === 'boolean');
       if (fits) continue;
       const result = outcome(replaced(stored(), path, by));
@@ -98,6 +101,11 @@ describe('the record of an application', () => {
     ['streams.0.resource', 'tty[xyz:1]'],
     ['streams.0.resource', 'socket:[1]'],
     ['streams.0.pendingBytes', -1],
+    ['reads.0.sha256', 'AB'.repeat(32)],
+    ['files.roots.0', '/'],
+    ['files.roots.0', '/data/../etc'],
+    ['files.roots.0', 'data'],
+    ['files.paths.0', '/proc/sys'],
   ])('is refused with %s = %j', (name, value) => {
     expect(
       outcome(
