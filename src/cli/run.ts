@@ -33,6 +33,7 @@ const OPTIONS = {
   generation: { type: 'string' },
   'allow-bad-image-version': { type: 'boolean' },
   'leave-stopped': { type: 'boolean' },
+  'tcp-listen-remap': { type: 'string', multiple: true },
   'allow-inexact': { type: 'boolean' },
   'checkpoint-every': { type: 'string' },
   'checkpoint-on': { type: 'string', multiple: true },
@@ -122,6 +123,9 @@ The application:
                              environment, as ACTIONS_* by default; !PATTERN lets names
                              through. Repeatable
       --leave-stopped        leave it stopped after a restore, for a debugger
+      --tcp-listen-remap OLD:NEW
+                             at a restore, what listened on TCP port OLD listens on NEW.
+                             Repeatable
       --allow-inexact        go on, with a warning, where it would not continue exactly:
                              state that CRIU changes, files that it reads and that are
                              not what they were
@@ -198,6 +202,7 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('generation', generation),
     allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
     leaveStopped: flagOption(parsed, 'leave-stopped'),
+    listenPorts: listenPortsOption(parsed),
     allowInexact: flagOption(parsed, 'allow-inexact'),
     ...optional('checkpointEveryMs', durationOption(parsed, 'checkpoint-every')),
     checkpointOnSignals: signalsOption(parsed),
@@ -298,6 +303,22 @@ function scrubOption(parsed: ParsedArguments): string[] {
   const [wrong] = wrongPatterns(patterns);
   if (wrong === undefined) return patterns;
   throw wrongValue('scrub-env', wrong, "expected the name of a variable, such as AWS_SECRET_ACCESS_KEY or 'AWS_*'");
+}
+
+function listenPortsOption(parsed: ParsedArguments): [number, number][] {
+  const given = parsed.values['tcp-listen-remap'];
+  const pairs = (Array.isArray(given) ? given.map(String) : []).flatMap((one) => one.split(','));
+  const ports = pairs.map((pair): [number, number] => {
+    const [from, to] = pair.split(':').map(Number);
+    const fits = [from, to].every((port) => port !== undefined && Number.isInteger(port) && port > 0 && port < 65536);
+    if (!/^\d+:\d+$/.test(pair) || !fits) {
+      throw wrongValue('tcp-listen-remap', pair, 'expected OLD:NEW, ports from 1 to 65535, such as 8080:18080');
+    }
+    return [from ?? 0, to ?? 0];
+  });
+  const twice = ports.find(([from], i) => ports.findIndex(([other]) => other === from) !== i);
+  if (twice === undefined) return ports;
+  throw wrongValue('tcp-listen-remap', twice.join(':'), `port ${twice[0]} is named twice`);
 }
 
 function leaseTtl(parsed: ParsedArguments): number {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
 import { chmodSync, closeSync, constants, lstatSync, mkdirSync, openSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { isAbsolute, join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
 import { bindMount } from '../linux/mount.js';
 
@@ -10,24 +10,32 @@ export const APP_TMP = '/var/tmp/fastfreeze/tmp';
 const MOUNT_POINT = '/var/tmp/fastfreeze';
 
 /**
- * Make what will be `APP_TMP` of a job, empty, where its caller wants temporary files: `$TMPDIR`, or /var/tmp. What a run
- * that was killed left is removed; the caller holds the job's lock.
+ * Make what will be `APP_TMP` of a job, empty, where its caller wants temporary files: `$TMPDIR`, or else where there is
+ * room for them. What a run that was killed left is removed; the caller holds the job's lock. Throws when no place will do.
  */
 export function makeTemporaryDirectory(jobDirectory: string, env: NodeJS.ProcessEnv): string {
-  const base = env['TMPDIR'] === undefined || env['TMPDIR'] === '' ? '/var/tmp' : env['TMPDIR'];
   const mark = createHash('sha256').update(jobDirectory).digest('hex').slice(0, 16);
-  const path = join(base, `fastfreeze-${process.getuid?.() ?? 0}-${mark}`);
-  try {
-    if (lstatSync(path, { throwIfNoEntry: false })?.uid === process.getuid?.()) removeTemporaryDirectory(path);
-    // Only its owner gets through this one; below it, users that the application turns into do as well.
-    mkdirSync(path, { mode: 0o700 });
-    mkdirSync(inner(path), { mode: 0o755 });
-    mkdirSync(join(inner(path), 'tmp'));
-    chmodSync(join(inner(path), 'tmp'), 0o1777);
-    return path;
-  } catch (error) {
-    throw asFastFreezeError(error, 'make a directory for temporary files', path);
+  const name = `fastfreeze-${process.getuid?.() ?? 0}-${mark}`;
+  let refusal: unknown;
+  for (const base of [env['TMPDIR'] ?? '', '/var/tmp', '/tmp']) {
+    try {
+      if (isAbsolute(base)) return make(join(base, name));
+    } catch (error) {
+      refusal ??= error;
+    }
   }
+  throw asFastFreezeError(refusal, 'make a directory for temporary files named', name);
+}
+
+function make(path: string): string {
+  if (lstatSync(path, { throwIfNoEntry: false })?.uid === process.getuid?.()) removeTemporaryDirectory(path);
+  // Only its owner gets through this one; below it, users that the application turns into do as well.
+  mkdirSync(path, { mode: 0o700 });
+  for (const below of [inner(path), join(inner(path), 'tmp')]) mkdirSync(below);
+  // Whatever our umask is.
+  chmodSync(inner(path), 0o755);
+  chmodSync(join(inner(path), 'tmp'), 0o1777);
+  return path;
 }
 
 export function removeTemporaryDirectory(path: string): void {

@@ -96,7 +96,7 @@ const PATTERNS: readonly Pattern[] = [
   {
     match: /Can't bind inet socket.*Address already in use/,
     reason: () => 'a TCP or UDP port that the application listens on is in use here',
-    hint: 'end the program that has it (ss -lntup), or wait a minute for connections that have just been closed',
+    hint: 'end the program that has it (ss -lntup), wait a minute for connections that have just been closed, or listen elsewhere with --tcp-listen-remap',
   },
   { match: /No space left on device/, reason: () => 'no space is left on the device' },
   {

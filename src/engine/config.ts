@@ -32,6 +32,8 @@ export interface JobOptions {
   readonly leaveStopped: boolean;
   /** Go on, with a warning, where the application would not continue exactly. */
   readonly allowInexact: boolean;
+  /** Pairs of TCP ports: of a restored listener, and what it becomes. */
+  readonly listenPorts: readonly (readonly [number, number])[];
   readonly checkpointEveryMs?: number;
   readonly checkpointOnSignals: readonly number[];
   /** Generations to keep after a checkpoint. */

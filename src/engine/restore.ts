@@ -11,6 +11,7 @@ import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.
 import { type AppStdio, type StdioOptions, restoredStdio } from '../container/stdio/app-stdio.js';
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
 import { refuseChangedReadFiles } from '../container/read-files.js';
+import { withOtherPorts } from '../criu/images/listeners.js';
 import { findCause } from '../criu/log-causes.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
@@ -94,7 +95,8 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     const stdio = restoredStdio(job.stdioOptions, record.streams, pending);
     setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
     unmapIdleCode();
-    serving = startServing({ directory, poller: job.poller, image });
+    const served = await withOtherPorts(image, new Map(config.listenPorts));
+    serving = startServing({ directory, poller: job.poller, image: served });
     criu = startRestore({
       setup: config.criu,
       directory,

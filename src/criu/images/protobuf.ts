@@ -81,6 +81,38 @@ export class Message {
   }
 }
 
+/**
+ * The same message with other values: of each field that is a number or a sequence of bytes, what `replace` makes of it.
+ * All else stays byte for byte. Throws `image` for bytes that are no message.
+ */
+export function rewriteMessage(
+  bytes: Uint8Array,
+  subject: string,
+  replace: (field: number, value: Value) => Value,
+): Buffer {
+  const reader = new Reader(bytes, subject);
+  const parts: Uint8Array[] = [];
+  while (!reader.atEnd()) {
+    const from = reader.position;
+    const tag = reader.varint();
+    const wireType = Number(tag & 7n);
+    const value = reader.value(wireType);
+    const other = wireType === 0 || wireType === 2 ? replace(Number(tag >> 3n), value) : value;
+    if (other === value) parts.push(bytes.subarray(from, reader.position));
+    else if (typeof other === 'bigint') parts.push(encodeVarint(tag), encodeVarint(other));
+    else parts.push(encodeVarint(tag), encodeVarint(BigInt(other.length)), other);
+  }
+  return Buffer.concat(parts);
+}
+
+function encodeVarint(value: bigint): Uint8Array {
+  const bytes: number[] = [];
+  for (let rest = value; ; rest >>= 7n) {
+    if (rest < 0x80n) return Uint8Array.from([...bytes, Number(rest)]);
+    bytes.push(Number(rest & 0x7fn) | 0x80);
+  }
+}
+
 const MAX_FIELD = 2 ** 29 - 1;
 const MAX_VARINT_BYTES = 10;
 
@@ -91,6 +123,10 @@ class Reader {
     private readonly all: Uint8Array,
     private readonly subject: string,
   ) {}
+
+  get position(): number {
+    return this.at;
+  }
 
   atEnd(): boolean {
     return this.at === this.all.length;
