@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import type { AppendingFile } from '../container/appending.js';
+import { BASELINE_NAMES, type CpuRecord } from '../container/cpu-baseline.js';
 import type { Identity } from '../container/own-ids.js';
 import type { StreamRecord } from '../container/stdio/record.js';
 import { formatRanges, parseRanges } from '../container/pids.js';
@@ -25,6 +26,8 @@ export interface AppRecord {
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
   /** Files open for appending: CRIU does not notice when they have changed. */
   readonly appending: readonly AppendingFile[];
+  /** What it may use of the CPU; images of earlier versions do not say. */
+  readonly cpu?: CpuRecord;
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -62,7 +65,21 @@ export function parseAppRecord(json: unknown): AppRecord {
       const entry = object(one, `app.appending[${i}]`);
       return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };
     }),
+    ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
   };
+}
+
+function parseCpu(json: unknown): CpuRecord {
+  const cpu = object(json, 'app.cpu');
+  const names = (field: string): string[] =>
+    list(cpu[field], `app.cpu.${field}`).map((one) => {
+      const name = text(one, `app.cpu.${field}`);
+      if (!/^[a-z0-9_]{1,40}$/.test(name)) throw damaged(`app.cpu.${field}`);
+      return name;
+    });
+  const baseline = text(cpu['baseline'], 'app.cpu.baseline');
+  if (!BASELINE_NAMES.includes(baseline)) throw damaged('app.cpu.baseline');
+  return { baseline, masked: names('masked'), features: names('features') };
 }
 
 function parseIdentity(json: unknown): Identity {

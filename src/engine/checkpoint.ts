@@ -199,6 +199,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       streams: snapshot.records,
       affinity,
       appending,
+      ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
     };
     await commit(attempt, image, record);
     if (!request.leaveRunning) {

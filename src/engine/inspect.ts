@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import type { CpuRecord } from '../container/cpu-baseline.js';
 import type { ImageCpu } from '../criu/images/cpu.js';
 import { type ImageProcess, readProcesses } from '../criu/images/processes.js';
 import { readManifest } from '../image/generations.js';
@@ -64,6 +65,8 @@ export interface InspectedApp {
     readonly ended: boolean;
   }[];
   readonly appending: readonly { readonly path: string; readonly lengthBytes: number }[];
+  /** What it may use of the CPU; null where an earlier version made the image. */
+  readonly cpu: CpuRecord | null;
 }
 
 /** Larger than any of CRIU's small files; keeps a strange image from filling memory. */
@@ -147,7 +150,7 @@ function describeImage(sealed: NonNullable<Manifest['image']>, image: ImageReade
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending } = parseAppRecord(manifest.app);
+    const { command, pid, residentBytes, privileged, identity, streams, appending, cpu } = parseAppRecord(manifest.app);
     return {
       command,
       pid,
@@ -162,6 +165,7 @@ function readApp(manifest: Manifest): InspectedApp | string {
         ended,
       })),
       appending: appending.map(({ path, lengthBytes }) => ({ path, lengthBytes })),
+      cpu: cpu ?? null,
     };
   } catch (error) {
     if (!(error instanceof FastFreezeError) || error.code !== 'image') throw error;

@@ -29,6 +29,7 @@ const record: AppRecord = {
   ],
   affinity: [{ tid: 1001, cpus: '0-3,8' }],
   appending: [{ path: '/var/log/app log', lengthBytes: 12 }],
+  cpu: { baseline: 'x86-64-v3', masked: ['aes'], features: ['pni', 'avx2', '3dnow'] },
 };
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
@@ -68,7 +69,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file']);
+  const optional = new Set(['identity', 'streams.1.file', 'cpu']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {
@@ -76,7 +77,9 @@ describe('the record of an application', () => {
     const others: Json[] = [null, 'nonsense', -1, 1.5, true, [null], { x: 1 }, 2 ** 60];
     for (const by of others) {
       const fits =
-        (typeof by === 'string' && typeof now === 'string' && /command|path|cpus/.test(name)) ||
+        (typeof by === 'string' &&
+          typeof now === 'string' &&
+          /command|path|cpus|cpu\.(masked|features)\./.test(name)) ||
         (typeof by === 'boolean' && typeof now === 'boolean');
       if (fits) continue;
       const result = outcome(replaced(stored(), path, by));
@@ -98,6 +101,9 @@ describe('the record of an application', () => {
     ['streams.0.resource', 'tty[xyz:1]'],
     ['streams.0.resource', 'socket:[1]'],
     ['streams.0.pendingBytes', -1],
+    ['cpu.baseline', 'fleet:/etc/fleet'],
+    ['cpu.features.0', 'avx; rm'],
+    ['cpu.masked.0', ''],
   ])('is refused with %s = %j', (name, value) => {
     expect(
       outcome(
