@@ -75,7 +75,7 @@ export function baselineName(baseline: CpuBaseline): string {
   return baseline.kind === 'level' ? baseline.level : baseline.kind;
 }
 
-/** Up to 2.39, glibc saves registers with XSAVE when it binds a symbol, whatever its tunables say. */
+/** glibc saves registers with XSAVE when it binds a symbol, and many versions do so whatever their tunables say. */
 const ALWAYS_SEEN: readonly string[] = ['xsave'];
 
 /**

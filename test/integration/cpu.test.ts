@@ -10,6 +10,10 @@ const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`]
 const CPUINFO = readFileSync('/proc/cpuinfo', 'utf8');
 const LOADER = '/lib64/ld-linux-x86-64.so.2';
 
+/** What libcrypto goes by (OPENSSL_INFO_CPU_SETTINGS). */
+const OPENSSL =
+  'import ctypes; f = ctypes.CDLL("libcrypto.so.3").OPENSSL_info; f.restype = ctypes.c_char_p; print(f(1008).decode())';
+
 /** The file as a CPU without these flags would give it. With something mounted in its /proc a normal user gets no container there. */
 function without(flags: RegExp): Record<string, string> {
   const content = CPUINFO.replace(/^(flags\s*:)(.*)$/gm, (_line, head: string, words: string) => {
@@ -85,7 +89,7 @@ test('where the CPU lacks what the job may use, nothing is restored', async () =
 test('a fleet is what all its machines have; OpenSSL and the search for libraries keep to it as well', async () => {
   await withBed('root', async (bed) => {
     const fleet = bed.write('fleet', `${CPUINFO}${without(/^(aes|avx.*|fma|f16c)$/)['/proc/cpuinfo'] ?? ''}`);
-    const script = `echo "\${JAVA_TOOL_OPTIONS-none}"; ${LOADER} --help | grep 'x86-64-v'; openssl version -c`;
+    const script = `echo "\${JAVA_TOOL_OPTIONS-none}"; ${LOADER} --help | grep 'x86-64-v'; ${PYTHON} -c '${OPENSSL}'`;
     const options = [...url(bed), '--cpu-baseline', `fleet:${fleet}`];
     const env = { OPENBLAS_CORETYPE: 'Zen' };
     const job = bed.run(await bed.place(), options, ['sh', '-c', script], { env });

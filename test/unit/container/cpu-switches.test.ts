@@ -14,7 +14,10 @@ const switches = (record: CpuRecord, env: Record<string, string> = {}): CpuSwitc
 function tunables(record: CpuRecord, theirs?: string): Record<string, string[]> {
   const { set } = switches(record, theirs === undefined ? {} : { GLIBC_TUNABLES: theirs });
   return Object.fromEntries(
-    (set['GLIBC_TUNABLES'] ?? '').split(':').map((one) => [one.split('=')[0], one.split('=')[1]?.split(',') ?? []]),
+    (set['GLIBC_TUNABLES'] ?? '').split(':').map((one): [string, string[]] => {
+      const [name = '', value = ''] = one.split('=');
+      return [name, value.split(',')];
+    }),
   );
 }
 
