@@ -29,6 +29,7 @@ export function inspectText(inspected: Inspected): string {
 }
 
 function appFacts(app: InspectedApp): (readonly [string, string])[] {
+  const masked = app.cpu === null || app.cpu.masked.length === 0 ? '' : `, ${app.cpu.masked.join(' ')} hidden`;
   const who = app.identity === null ? 'root in its container' : `uid ${app.identity.uid}, gid ${app.identity.gid}`;
   return [
     ['command', plain(app.command.join(' '))],
@@ -44,6 +45,9 @@ function appFacts(app: InspectedApp): (readonly [string, string])[] {
     ['reads', `${app.reads.length} files that must be the same at a restore (--json names them)`],
     ...app.inexact.map((what): readonly [string, string] => ['not exact', plain(what)]),
     ...(app.preserved === null ? [] : [['preserved', preservedText(app.preserved)] as const]),
+    ...(app.cpu === null
+      ? []
+      : [['may use', plain(`${app.cpu.features.join(' ')} (baseline ${app.cpu.baseline}${masked})`)] as const]),
   ];
 }
 
@@ -65,9 +69,10 @@ function imageFacts(image: InspectedImage): (readonly [string, string])[] {
 }
 
 /** What a processor must have. Libraries choose their code by more than the registers that happened to be in use. */
-function needs({ cpu, registers }: Inspected): string {
+function needs({ app, cpu, registers }: Inspected): string {
   const used = `x86-64${registers.map((name) => `, ${name}`).join('')} registers`;
-  if (cpu === null) return `${used}; other features of the CPU are not recorded`;
+  if (cpu === null)
+    return app?.cpu ? `${used}, and what it may use` : `${used}; other features of the CPU are not recorded`;
   return plain(
     `${used}; made on ${cpu.name} (family ${cpu.family}, model ${cpu.model}) with ${cpu.features.join(' ')}`,
   );

@@ -3,7 +3,8 @@ import { createHash } from 'node:crypto';
 import { basename, resolve } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { type LogFormat, createLogger } from '../base/log.js';
-import { wrongPatterns } from '../container/app-env.js';
+import { CPU_MASK, wrongPatterns } from '../container/app-env.js';
+import { type CpuWish, MASK_NAMES, parseCpuBaseline, parseCpuMask } from '../container/cpu-baseline.js';
 import { type RunOptions, type RunOutcome, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
 import { letGoOfDeadTerminals } from '../linux/terminal.js';
@@ -54,6 +55,7 @@ const OPTIONS = {
   'preserve-path': { type: 'string', multiple: true },
   'preserve-open-files': { type: 'boolean' },
   'preserve-setuid': { type: 'boolean' },
+  'cpu-baseline': { type: 'string' },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
   'log-format': { type: 'string' },
@@ -122,6 +124,9 @@ The application:
       --scrub-env PATTERN    leave variables of these names (* is any text) out of its
                              environment, as ACTIONS_* by default; !PATTERN lets names
                              through. Repeatable
+      --cpu-baseline B       x86-64-v2, x86-64-v3, x86-64-v4, host (all of this machine)
+                             or fleet:FILE (what all in FILE have): hide the rest of
+                             the CPU from it, so that it can move (docs/cpu.md) [host]
       --leave-stopped        leave it stopped after a restore, for a debugger
       --tcp-listen-remap OLD:NEW
                              at a restore, what listened on TCP port OLD listens on NEW.
@@ -139,6 +144,8 @@ Environment:
   FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
   FF_APP_PATH, FF_APP_LD_LIBRARY_PATH, FF_APP_INJECT_NAME
                              the application's PATH, LD_LIBRARY_PATH and NAME
+  FF_APP_VIRT_CPUID_MASK     CPU features to hide in addition, as /proc/cpuinfo names
+                             them, separated by commas; help lists them
   FF_METRICS_RECORDER        a program that gets every event as JSON (docs/metrics.md)
   FF_S3_*, FF_STORE_*        settings of s3: (README, "Images in S3")
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
@@ -153,6 +160,10 @@ Exit status:
   async run(args) {
     const startedAtMs = Date.now();
     const parsed = parseOptions(args, OPTIONS, true);
+    if (process.env[CPU_MASK] === 'help') {
+      process.stdout.write(`${MASK_NAMES.join('\n')}\n`);
+      return EXIT.ok;
+    }
     process.once('exit', letGoOfDeadTerminals);
     const options = toRunOptions(parsed);
     const outcome = options.logFormat === 'json' ? await runOrTell(options) : await run(options);
@@ -218,6 +229,7 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     ...optional('passphrase', passphraseOption(parsed)),
     requireTimeVirtualization: flagOption(parsed, 'require-time-virtualization'),
     scrubEnvironment: scrubOption(parsed),
+    ...optional('cpuWish', cpuWish(parsed)),
     ...optional('errorPath', absolute(textOption(parsed, 'error'))),
     leaseTtlMs: leaseTtl(parsed),
     ...optional('leaseWaitMs', durationOption(parsed, 'lease-wait', 0)),
@@ -319,6 +331,18 @@ function listenPortsOption(parsed: ParsedArguments): [number, number][] {
   const twice = ports.find(([from], i) => ports.findIndex(([other]) => other === from) !== i);
   if (twice === undefined) return ports;
   throw wrongValue('tcp-listen-remap', twice.join(':'), `port ${twice[0]} is named twice`);
+}
+
+/** Undefined when neither the option nor the variable is given. A folder's `fleet:FILE` is that of the caller. */
+function cpuWish(parsed: ParsedArguments): CpuWish | undefined {
+  const text = textOption(parsed, 'cpu-baseline');
+  const masked = parseCpuMask(process.env[CPU_MASK] ?? '');
+  if (text === undefined) return masked.length === 0 ? undefined : { baseline: { kind: 'host' }, masked };
+  const baseline = parseCpuBaseline(text);
+  if (baseline === undefined) {
+    throw wrongValue('cpu-baseline', text, 'expected x86-64-v2, x86-64-v3, x86-64-v4, host or fleet:FILE');
+  }
+  return { baseline: baseline.kind === 'fleet' ? { ...baseline, path: resolve(baseline.path) } : baseline, masked };
 }
 
 function leaseTtl(parsed: ParsedArguments): number {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import type { CpuRecord } from './cpu-baseline.js';
+import { cpuSwitches } from './cpu-switches.js';
 
 /** What makes the application's environment out of the supervisor's. */
 export interface AppEnvironment {
   readonly set: Readonly<Record<string, string>>;
   readonly unset: readonly string[];
+  /** Variables of the user's that show programs more of the CPU than they are to see. */
+  readonly kept: readonly string[];
 }
 
 export interface AppEnvironmentOptions {
@@ -14,12 +18,16 @@ export interface AppEnvironmentOptions {
   readonly scrub: readonly string[];
   /** The application takes itself for root, although its user is not. */
   readonly fakeRoot: boolean;
+  /** What it may use of the CPU; undefined before that is known. */
+  readonly cpu?: CpuRecord;
 }
 
 /** What GitHub hands to its runner's own steps: tokens for the cache, artifacts and OIDC. They outlive no job, and end up in no image. */
 const SCRUBBED_BY_DEFAULT = ['ACTIONS_*'];
 const PREFIX = 'FF_APP_';
 const INJECT = 'FF_APP_INJECT_';
+/** Not a variable of the application's, but what becomes of several. */
+export const CPU_MASK = 'FF_APP_VIRT_CPUID_MASK';
 
 /**
  * The application's environment, by FastFreeze's rules: `FF_APP_PATH` is its PATH, `FF_APP_LD_LIBRARY_PATH` its
@@ -30,7 +38,7 @@ export function appEnvironment(options: AppEnvironmentOptions): AppEnvironment {
   const { env } = options;
   const names = Object.keys(env).filter((name) => env[name] !== undefined);
   const scrubbed = names.filter(matcher([...SCRUBBED_BY_DEFAULT, ...options.scrub]));
-  const own = names.filter((name) => name.startsWith(PREFIX));
+  const own = names.filter((name) => name.startsWith(PREFIX) && name !== CPU_MASK);
   const set: Record<string, string> = { FASTFREEZE: '1' };
   const present = new Set(names.filter((name) => !scrubbed.includes(name)));
   const unlessGiven = (name: string, value: string): void => {
@@ -44,7 +52,11 @@ export function appEnvironment(options: AppEnvironmentOptions): AppEnvironment {
     unlessGiven('OMPI_ALLOW_RUN_AS_ROOT_CONFIRM', '1');
   }
   for (const name of own) set[target(name)] = env[name] ?? '';
-  return { set, unset: [...new Set([...scrubbed, ...own])].filter((name) => !(name in set)) };
+  const given = (name: string): string | undefined => set[name] ?? (present.has(name) ? env[name] : undefined);
+  const switches = options.cpu === undefined ? { set: {}, kept: [] } : cpuSwitches(options.cpu, given);
+  Object.assign(set, switches.set);
+  const unset = [...new Set([...scrubbed, ...own, CPU_MASK])].filter((name) => !(name in set));
+  return { set, unset, kept: switches.kept };
 }
 
 /** Words of `--scrub-env` that cannot fit any name. */
@@ -62,7 +74,7 @@ function target(name: string): string {
     op: 'understand the variable',
     subject: name,
     reason: 'there is none of this name',
-    hint: 'FF_APP_PATH, FF_APP_LD_LIBRARY_PATH and FF_APP_INJECT_NAME change the environment of the application',
+    hint: 'FF_APP_PATH, FF_APP_LD_LIBRARY_PATH, FF_APP_INJECT_NAME and FF_APP_VIRT_CPUID_MASK change what the application gets',
   });
 }
 

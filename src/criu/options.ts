@@ -83,5 +83,9 @@ function commonArguments(setup: CriuSetup, log: string): string[] {
     ...['--file-validation', 'filesize'],
     '--manage-cgroups=ignore',
     '--shell-job',
+    // No `--cpu-cap`: what CRIU would record and compare is the CPU of the source, with all that a baseline hides from the
+    // application. The manifest says what it may use, and that is compared before CRIU runs. Without the option CRIU still
+    // insists on XSAVE where registers were saved with it, and on the size of each kind of registers that the machine has;
+    // those that it does not have are left out without a word, which is right only for registers that were never used.
   ];
 }

@@ -2,6 +2,7 @@
 import { isAbsolute, normalize } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import type { AppendingFile } from '../container/appending.js';
+import { BASELINE_NAMES, type CpuRecord } from '../container/cpu-baseline.js';
 import type { Identity } from '../container/own-ids.js';
 import type { StreamRecord } from '../container/stdio/record.js';
 import type { ReadFile } from '../container/read-files.js';
@@ -43,6 +44,8 @@ export interface AppRecord {
   readonly inexact: readonly string[];
   /** Files in the image; undefined when it has none. */
   readonly files?: PreservedFiles;
+  /** What it may use of the CPU; images of earlier versions do not say. */
+  readonly cpu?: CpuRecord;
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -82,6 +85,7 @@ export function parseAppRecord(json: unknown): AppRecord {
     }),
     reads: list(record['reads'], 'app.reads').map((one, i) => parseReadFile(one, `app.reads[${i}]`)),
     inexact: list(record['inexact'], 'app.inexact').map((one) => text(one, 'app.inexact')),
+    ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
   };
 }
@@ -116,6 +120,19 @@ function parseFiles(json: unknown): PreservedFiles {
     entries: count(files['entries'], 'app.files.entries'),
     dataBytes: count(files['dataBytes'], 'app.files.dataBytes'),
   };
+}
+
+function parseCpu(json: unknown): CpuRecord {
+  const cpu = object(json, 'app.cpu');
+  const names = (field: string): string[] =>
+    list(cpu[field], `app.cpu.${field}`).map((one) => {
+      const name = text(one, `app.cpu.${field}`);
+      if (!/^[a-z0-9_]{1,40}$/.test(name)) throw damaged(`app.cpu.${field}`);
+      return name;
+    });
+  const baseline = text(cpu['baseline'], 'app.cpu.baseline');
+  if (!BASELINE_NAMES.includes(baseline)) throw damaged('app.cpu.baseline');
+  return { baseline, masked: names('masked'), features: names('features') };
 }
 
 function parseIdentity(json: unknown): Identity {

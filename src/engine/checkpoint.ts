@@ -221,6 +221,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       reads,
       inexact,
       ...(files === undefined ? {} : { files }),
+      ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
     };
     for (const what of inexact) job.log.warn(`the image is not exact: ${what}`);
     await commit(attempt, image, record);

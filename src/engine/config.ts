@@ -7,6 +7,7 @@ import type { LeaseState } from '../store/lease/hold.js';
 import type { LeaseHolder } from '../store/lease/record.js';
 import type { KeyMaterial } from '../image/keys.js';
 import type { AppEnvironment } from '../container/app-env.js';
+import type { CpuRecord } from '../container/cpu-baseline.js';
 import type { JobEvent, ShardTransfer } from './metrics/event.js';
 import type { Identity } from '../container/own-ids.js';
 
@@ -87,6 +88,8 @@ export interface SupervisorConfig extends JobOptions {
   };
   /** For an application that starts from scratch; a restored one has what it had. */
   readonly environment: AppEnvironment;
+  /** What the application may use of the CPU; undefined for one whose image does not say. */
+  readonly cpu?: CpuRecord;
   readonly openFilesLimit?: number;
   readonly ignoredSignals: readonly number[];
   readonly startedAtMs: number;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import type { CpuRecord } from '../container/cpu-baseline.js';
 import type { ImageCpu } from '../criu/images/cpu.js';
 import { type ImageProcess, readProcesses } from '../criu/images/processes.js';
 import { readManifest } from '../image/generations.js';
@@ -75,6 +76,8 @@ export interface InspectedApp {
     readonly entries: number;
     readonly dataBytes: number;
   } | null;
+  /** What it may use of the CPU; null where an earlier version made the image. */
+  readonly cpu: CpuRecord | null;
 }
 
 /** Larger than any of CRIU's small files; keeps a strange image from filling memory. */
@@ -162,7 +165,7 @@ function preserved({ roots, openFiles, entries, dataBytes }: PreservedFiles): In
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending, files, reads, inexact } =
+    const { command, pid, residentBytes, privileged, identity, streams, appending, files, reads, inexact, cpu } =
       parseAppRecord(manifest.app);
     return {
       command,
@@ -181,6 +184,7 @@ function readApp(manifest: Manifest): InspectedApp | string {
       reads: reads.map(({ path, sizeBytes, sampled }) => ({ path, sizeBytes, sampled })),
       inexact,
       preserved: files === undefined ? null : preserved(files),
+      cpu: cpu ?? null,
     };
   } catch (error) {
     if (!(error instanceof FastFreezeError) || error.code !== 'image') throw error;

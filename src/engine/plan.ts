@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
+import { type CpuRecord, continuedCpu, refuseLesserCpu } from '../container/cpu-baseline.js';
 import type { Identity } from '../container/own-ids.js';
 import { listGenerations, readManifest } from '../image/generations.js';
 import type { KeyMaterial } from '../image/keys.js';
 import { checkSeal } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
 import type { Clocks } from '../linux/clocks.js';
+import { readCpuFlags } from '../linux/cpu-features.js';
 import { type Lease, acquireLease, describeHolder } from '../store/lease/acquire.js';
 import type { LeaseHolder } from '../store/lease/record.js';
 import { isKnownDead } from '../store/lease/self.js';
@@ -45,6 +47,8 @@ export interface Plan {
   readonly finished?: true;
   /** The ids that the image has in it. */
   readonly identity?: Identity;
+  /** What the restored application may use of the CPU; undefined where its image does not say. */
+  readonly cpu?: CpuRecord;
   readonly lease?: Lease;
   /** For the job's images, where they are encrypted. */
   readonly keys?: KeyMaterial;
@@ -157,10 +161,14 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
       `the image is of another command, which is what continues: ${record.command.join(' ')} (given: ${request.command.join(' ')})`,
     );
   }
+  // Here, where /proc/cpuinfo is the machine's own, and nothing has been started. CRIU would not look (`commonArguments`).
+  const machine = readCpuFlags();
+  if (record.cpu !== undefined) refuseLesserCpu(record.cpu, machine);
   log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
   return {
     generation,
     clocks: record.clocks,
+    ...(record.cpu === undefined ? {} : { cpu: continuedCpu(record.cpu, machine) }),
     ...(record.identity === undefined ? {} : { identity: record.identity }),
     ...(keys === undefined ? {} : { keys }),
   };

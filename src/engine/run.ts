@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { appEnvironment } from '../container/app-env.js';
+import { type CpuRecord, type CpuWish, baselineName, chooseCpu } from '../container/cpu-baseline.js';
 import { type Launched, containerFailure, launch, threadCount } from '../container/launch.js';
 import type { OwnIds } from '../container/own-ids.js';
 import { makeTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
@@ -14,6 +15,7 @@ import { timeProblem } from '../container/time.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { removeUncommitted } from '../image/prune.js';
+import { readCpuFlags } from '../linux/cpu-features.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import { signalNumber } from '../linux/process.js';
 import {
@@ -46,6 +48,8 @@ export interface RunOptions extends JobOptions {
   readonly passphrase?: string;
   /** What of our environment the application does not get; see `AppEnvironmentOptions`. */
   readonly scrubEnvironment: readonly string[];
+  /** What an application that starts from scratch is to see of the CPU; by default all. */
+  readonly cpuWish?: CpuWish;
   /** Refuse to run where clocks would jump at a restore. */
   readonly requireTimeVirtualization: boolean;
   /** The command line, for the metrics recorder. */
@@ -174,7 +178,26 @@ async function runPlanned(
     return { exitCode: error instanceof JobHeldError ? EXIT_FAILED : EXIT_RESTORE_FAILED, error: known };
   }
   if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
-  return await runSupervised(options, job, holder, plan, signals, voice);
+  const cpu = cpuOf(options, plan, voice.log);
+  return await runSupervised(options, job, holder, { ...plan, ...(cpu === undefined ? {} : { cpu }) }, signals, voice);
+}
+
+/** Chosen once, at the start: what a program has seen of the CPU it has seen, and its image says so ever after. */
+function cpuOf({ cpuWish }: RunOptions, plan: Plan, log: Logger): CpuRecord | undefined {
+  if (plan.generation === undefined) {
+    return chooseCpu(cpuWish ?? { baseline: { kind: 'host' }, masked: [] }, readCpuFlags());
+  }
+  if (cpuWish === undefined) return plan.cpu;
+  const had = plan.cpu === undefined ? 'all of its CPU' : describeChoice(plan.cpu);
+  const wanted = describeChoice({ ...cpuWish, baseline: baselineName(cpuWish.baseline) });
+  if (had !== wanted)
+    log.warn(`the application was started with ${had}, and continues so; ${wanted} is for a new start`);
+  return plan.cpu;
+}
+
+function describeChoice({ baseline, masked }: Pick<CpuRecord, 'baseline' | 'masked'>): string {
+  const mask = masked.length === 0 ? '' : ` and FF_APP_VIRT_CPUID_MASK=${masked.join(',')}`;
+  return `--cpu-baseline ${baseline}${mask}`;
 }
 
 interface Plan extends StorePlan {
@@ -260,6 +283,17 @@ async function runSupervised(
   const terminal = openTerminal(log);
   const { passphrase, ...plain } = options;
   log.trace(passphrase === undefined ? 'images are not encrypted' : 'images are encrypted');
+  const environment = appEnvironment({
+    env: process.env,
+    scrub: options.scrubEnvironment,
+    fakeRoot: !privileged && ownIds === undefined,
+    ...(plan.generation === undefined && plan.cpu !== undefined ? { cpu: plan.cpu } : {}),
+  });
+  if (environment.kept.length > 0) {
+    log.warn(
+      `${environment.kept.join(', ')} stays as you set it: programs that read it may use more of the CPU than the image will say`,
+    );
+  }
   const config: SupervisorConfig = {
     ...plain,
     jobDirectory: job.path,
@@ -281,11 +315,8 @@ async function runSupervised(
       ...(options.outputPath === undefined ? {} : { outputPath: options.outputPath }),
       ...(options.errorPath === undefined ? {} : { errorPath: options.errorPath }),
     },
-    environment: appEnvironment({
-      env: process.env,
-      scrub: options.scrubEnvironment,
-      fakeRoot: !privileged && ownIds === undefined,
-    }),
+    environment,
+    ...(plan.cpu === undefined ? {} : { cpu: plan.cpu }),
     ...openFilesLimit(),
     ignoredSignals: ignoredSignals(),
     startedAtMs,

@@ -36,6 +36,33 @@ describe('the environment of the application', () => {
     });
   });
 
+  test('has the switches of a narrower CPU, in addition to what the application has of them', () => {
+    const cpu = { baseline: 'host', masked: ['aes'], features: [] };
+    const env = {
+      FF_APP_VIRT_CPUID_MASK: 'aes',
+      OPENSSL_ia32cap: ':0',
+      FF_APP_INJECT_JAVA_TOOL_OPTIONS: '-Xmx1g',
+      AWS_X: '',
+    };
+    const made = appEnvironment({ env, scrub: ['AWS_*'], fakeRoot: false, cpu });
+    expect(made).toEqual({
+      set: {
+        ...ALWAYS,
+        JAVA_TOOL_OPTIONS: '-XX:+IgnoreUnrecognizedVMOptions -XX:UseAVX=0 -XX:-UseAES -Xmx1g',
+        DOTNET_EnableAES: '0',
+        DOTNET_EnableVAES: '0',
+        DOTNET_EnableAVX10v1: '0',
+        NPY_DISABLE_CPU_FEATURES: 'AVX512_ICL AVX512_SPR',
+      },
+      unset: ['AWS_X', 'FF_APP_INJECT_JAVA_TOOL_OPTIONS', 'FF_APP_VIRT_CPUID_MASK'],
+      kept: ['OPENSSL_ia32cap'],
+    });
+    // What is scrubbed is not there to be kept.
+    const scrubbed = appEnvironment({ env, scrub: ['OPENSSL_*'], fakeRoot: false, cpu });
+    expect(scrubbed.set).toMatchObject({ OPENSSL_ia32cap: '~0x200000000000000:~0x20000000000' });
+    expect(scrubbed.kept).toEqual([]);
+  });
+
   test.each(['FF_APP_PAHT', 'FF_APP_INJECT_', 'FF_APP_'])('refuses %s, which can only be a mistake', (name) => {
     expect(() => result({ [name]: 'x' })).toThrow(FastFreezeError);
     expect(() => result({ [name]: 'x' })).toThrow(`cannot understand the variable ${name}: there is none of this name`);

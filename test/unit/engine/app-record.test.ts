@@ -32,6 +32,7 @@ const record: AppRecord = {
   reads: [{ path: '/usr/bin/python3', sizeBytes: 5_000_000, mode: 0o755, sha256: 'ab'.repeat(32), sampled: false }],
   inexact: ['1001 (x), descriptor 4: an eventfd'],
   files: { paths: ['/data'], openFiles: true, roots: ['/data', '/srv/log'], entries: 7, dataBytes: 8 },
+  cpu: { baseline: 'x86-64-v3', masked: ['aes'], features: ['pni', 'avx2', '3dnow'] },
 };
 
 type Json = string | number | boolean | null | Json[] | { [key: string]: Json };
@@ -71,7 +72,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file', 'files']);
+  const optional = new Set(['identity', 'streams.1.file', 'files', 'cpu']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {
@@ -79,7 +80,9 @@ describe('the record of an application', () => {
     const others: Json[] = [null, 'nonsense', -1, 1.5, true, [null], { x: 1 }, 2 ** 60];
     for (const by of others) {
       const fits =
-        (typeof by === 'string' && typeof now === 'string' && /command|path$|cpus|inexact/.test(name)) ||
+        (typeof by === 'string' &&
+          typeof now === 'string' &&
+          /command|path$|cpus|inexact|cpu\.(masked|features)\./.test(name)) ||
         (typeof by === 'boolean' && typeof now === 'boolean');
       if (fits) continue;
       const result = outcome(replaced(stored(), path, by));
@@ -106,6 +109,9 @@ describe('the record of an application', () => {
     ['files.roots.0', '/data/../etc'],
     ['files.roots.0', 'data'],
     ['files.paths.0', '/proc/sys'],
+    ['cpu.baseline', 'fleet:/etc/fleet'],
+    ['cpu.features.0', 'avx; rm'],
+    ['cpu.masked.0', ''],
   ])('is refused with %s = %j', (name, value) => {
     expect(
       outcome(

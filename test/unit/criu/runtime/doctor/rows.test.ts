@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from '@jest/globals';
 import { whatIsWrong } from '../../../../../src/criu/runtime/doctor/canary.js';
-import { cpuLevel, parseCpuFlags } from '../../../../../src/criu/runtime/doctor/cpu.js';
+import { describeCpu } from '../../../../../src/criu/runtime/doctor/cpu.js';
+import { parseCpuFlags } from '../../../../../src/linux/cpu-features.js';
 import { parseKernelConfig } from '../../../../../src/criu/runtime/doctor/kernel.js';
 import { parseMemAvailable } from '../../../../../src/criu/runtime/doctor/memory.js';
 
@@ -36,10 +37,19 @@ describe('what the kernel tells', () => {
 
   it.each([
     ['fpu sse2', 'x86-64'],
-    ['cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3', 'x86-64-v2'],
-    ['cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave', 'x86-64-v3'],
+    ['pni cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3', 'x86-64-v2'],
+    ['pni cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3 avx avx2 bmi1 bmi2 f16c fma abm movbe xsave', 'x86-64-v3'],
     ['avx avx2 bmi1 bmi2 f16c fma abm movbe xsave', 'x86-64'],
   ])('about the CPU: %s is %s', (flags, level) => {
-    expect(cpuLevel(parseCpuFlags(`processor : 0\nflags\t\t: ${flags}\nbugs :\n`))).toBe(level);
+    const cpu = parseCpuFlags(`processor : 0\nflags\t\t: ${flags}\nbugs :\n`);
+    expect(describeCpu(cpu)).toMatchObject({ name: 'cpu', status: 'ok' });
+    expect(describeCpu(cpu).detail).toMatch(new RegExp(`^${level};`));
+  });
+
+  it('about CPUID: whether programs that ask it themselves could be answered otherwise', () => {
+    expect(describeCpu(new Set(['cpuid_fault', 'sha_ni'])).detail).toMatch(
+      /with sha_ni;.* it can fault on CPUID: .* answered/,
+    );
+    expect(describeCpu(new Set(['cpuid'])).detail).toMatch(/cannot fault on CPUID: .* see all of it/);
   });
 });

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// What an application is shown of the CPU, and where it may then continue.
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { expect, test } from '@jest/globals';
+import { withBed, type Bed } from '../support/bed.js';
+import { generations } from '../support/image.js';
+import { PYTHON, fixture } from '../support/stage.js';
+
+const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
+const CPUINFO = readFileSync('/proc/cpuinfo', 'utf8');
+const LOADER = '/lib64/ld-linux-x86-64.so.2';
+
+/** What libcrypto goes by (OPENSSL_INFO_CPU_SETTINGS). */
+const OPENSSL =
+  'import ctypes; f = ctypes.CDLL("libcrypto.so.3").OPENSSL_info; f.restype = ctypes.c_char_p; print(f(1008).decode())';
+
+/** The file as a CPU without these flags would give it. With something mounted in its /proc a normal user gets no container there. */
+function without(flags: RegExp): Record<string, string> {
+  const content = CPUINFO.replace(/^(flags\s*:)(.*)$/gm, (_line, head: string, words: string) => {
+    const left = words.split(' ').filter((word) => !flags.test(word));
+    return `${head}${left.join(' ')}`;
+  });
+  return { '/proc/cpuinfo': content };
+}
+
+interface InspectedCpu {
+  readonly baseline: string;
+  readonly masked: string[];
+  readonly features: string[];
+}
+
+async function recorded(bed: Bed): Promise<InspectedCpu> {
+  const answer = await (await bed.place()).fastfreeze(['inspect', `file:${bed.path('image')}`, '--json']);
+  return (JSON.parse(answer.stdout) as { app: { cpu: InspectedCpu } }).app.cpu;
+}
+
+test('with a baseline glibc keeps to it, and the job continues where the CPU has no more', async () => {
+  await withBed('root', async (bed) => {
+    const command = [PYTHON, fixture('glibc_choice.py'), bed.path('stop')];
+    const options = [...url(bed), '--cpu-baseline', 'x86-64-v2'];
+    const env = { FF_APP_VIRT_CPUID_MASK: 'popcnt', GLIBC_TUNABLES: 'glibc.malloc.check=0' };
+    const first = bed.run(await bed.place(), options, command, { env });
+    await first.prints(/glibc: memmove=sse memset=sse memchr=sse strcasecmp=sse\n/);
+    await first.freeze();
+    const record = await recorded(bed);
+    expect(record).toMatchObject({ baseline: 'x86-64-v2', masked: ['popcnt'] });
+    expect(record.features).toEqual(expect.arrayContaining(['pni', 'ssse3', 'sse4_2']));
+    expect(record.features.filter((name) => /popcnt|avx|fma|aes/.test(name))).toEqual([]);
+
+    const files = without(/^(avx.*|fma|f16c|bmi.|aes|sha_ni|vaes|gfni|popcnt|movbe|xsavec)$/);
+    const second = bed.run(await bed.place({ files }), url(bed), command);
+    await second.ready('restored');
+    await second.freeze();
+    expect(await recorded(bed)).toEqual(record);
+    const third = bed.run(await bed.place(), [...url(bed), '--cpu-baseline', 'x86-64-v3'], command);
+    await third.says(
+      /Warning: the application was started with --cpu-baseline x86-64-v2 and .*MASK=popcnt, and continues so/,
+    );
+    bed.write('stop', '');
+    expect(await third.ends()).toMatchObject({ code: 0 });
+    // A child that was born after the restores.
+    expect(third.stdout).toBe('glibc: memmove=sse memset=sse memchr=sse strcasecmp=sse\n');
+  });
+}, 90_000);
+
+test('where the CPU lacks what the job may use, nothing is restored', async () => {
+  await withBed('user', async (bed) => {
+    const command = ['sh', '-c', 'echo here; until [ -e "$0" ]; do sleep 0.05; done', bed.path('stop')];
+    const first = bed.run(await bed.place(), url(bed), command);
+    await first.prints(/here/);
+    await first.freeze();
+    expect(await recorded(bed)).toMatchObject({ baseline: 'host', masked: [] });
+    const lesser = await bed.place({ files: without(/^(sse4_2|popcnt)$/) });
+    const refused = bed.run(lesser, url(bed), command);
+    expect(await refused.ends()).toMatchObject({ code: 171 });
+    expect(refused.stderr).toMatch(
+      /Error: cannot restore the application: the CPU of this machine lacks what it may use: sse4_2 popcnt\nTry: run it on a machine that has them; or start over with --no-restore --cpu-baseline /,
+    );
+    expect(refused.stderr).not.toMatch(/Application is ready/);
+    expect(bed.list('logs')).toEqual([]);
+    expect(generations(bed.path('image'))).toEqual([1]);
+    const again = bed.run(await bed.place(), url(bed), command);
+    await again.ready('restored');
+    bed.write('stop', '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+  });
+}, 60_000);
+
+test('a fleet is what all its machines have; OpenSSL and the search for libraries keep to it as well', async () => {
+  await withBed('root', async (bed) => {
+    const fleet = bed.write('fleet', `${CPUINFO}${without(/^(aes|avx.*|fma|f16c)$/)['/proc/cpuinfo'] ?? ''}`);
+    const script = `echo "\${JAVA_TOOL_OPTIONS-none}"; ${LOADER} --help | grep 'x86-64-v'; ${PYTHON} -c '${OPENSSL}'`;
+    const options = [...url(bed), '--cpu-baseline', `fleet:${fleet}`];
+    const env = { OPENBLAS_CORETYPE: 'Zen' };
+    const job = bed.run(await bed.place(), options, ['sh', '-c', script], { env });
+    expect(await job.ends()).toMatchObject({ code: 0 });
+    expect(job.stderr).toMatch(/Warning: OPENBLAS_CORETYPE stays as you set it/);
+    expect(job.stdout).toMatch(/^-XX:\+IgnoreUnrecognizedVMOptions -XX:UseAVX=0 .*-XX:-UseAES/);
+    expect(job.stdout).toMatch(/x86-64-v3\n {2}x86-64-v2 \(supported, searched\)\n/);
+    const vector = BigInt(/OPENSSL_ia32cap=(0x[0-9a-f]+):/.exec(job.stdout)?.[1] ?? '-1');
+    const has = (bit: number): boolean => ((vector >> BigInt(bit)) & 1n) === 1n;
+    // AES, AVX, and SSSE3, which both have.
+    expect([has(57), has(60), has(41)]).toEqual([false, false, true]);
+  });
+}, 30_000);
+
+test('what is no baseline, what this machine does not meet, and what cannot be hidden are refused', async () => {
+  await withBed('root', async (bed) => {
+    const ran = ['touch', bed.path('ran')];
+    const refusal = async (words: string[], env = {}, files = {}): Promise<[number, string]> => {
+      const job = bed.run(await bed.place({ files }), [...url(bed), ...words], ran, { env });
+      const { code } = await job.ends();
+      expect(job.stderr).toMatch(/^(\[ff\.run\].*\n)*Error: .+\nTry: .+\n$/);
+      return [code, job.stderr];
+    };
+    const wrong = [
+      await refusal(['--cpu-baseline', 'x86-64-v9']),
+      await refusal(['--cpu-baseline', `fleet:${bed.path('none')}`]),
+      await refusal(['--cpu-baseline', `fleet:${bed.write('damaged', 'flags : fpu ss\n')}`]),
+      await refusal([], { FF_APP_VIRT_CPUID_MASK: 'aes,avx9' }),
+    ];
+    expect(wrong.map(([code]) => code)).toEqual([2, 2, 2, 2]);
+    expect(wrong.map(([, text]) => text)).toEqual([
+      expect.stringMatching(/--cpu-baseline "x86-64-v9": expected x86-64-v2, .* or fleet:FILE/),
+      expect.stringMatching(/fleet:.*none: there is no such file\nTry: .*grep -m1 \^flags/),
+      expect.stringMatching(/damaged: line 1 .*cut short/),
+      expect.stringMatching(/there is no feature avx9 that could be hidden\nTry: .*=help lists them/),
+    ]);
+    const [code, text] = await refusal(['--cpu-baseline', 'x86-64-v2'], {}, without(/^(ssse3|cx16)$/));
+    expect(code).toBe(170);
+    expect(text).toMatch(/x86-64-v2: the CPU of this machine lacks ssse3 cx16\nTry: this machine reaches x86-64;/);
+    expect(existsSync(bed.path('ran'))).toBe(false);
+
+    const help = await (await bed.place()).fastfreeze(['run'], { env: { FF_APP_VIRT_CPUID_MASK: 'help' } });
+    expect(help).toMatchObject({ code: 0, stderr: '' });
+    expect(help.stdout.split('\n')).toEqual(expect.arrayContaining(['avx512f', 'hle', 'rtm', 'pni']));
+    writeFileSync(bed.path('ran'), '');
+  });
+}, 60_000);
