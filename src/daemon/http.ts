@@ -12,6 +12,8 @@ export interface HttpOptions {
   /** Demanded of every request but that for `/healthz`. */
   readonly token?: string;
   readonly log: Logger;
+  /** How long a request may take to come in whole. */
+  readonly requestTimeoutMs?: number;
 }
 
 export interface HttpServer {
@@ -30,12 +32,12 @@ const LAST_ANSWERS_MS = 5_000;
 
 /** The requests that there are; who asks for one learns of a job only what its owner may know. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { log } = options;
+  const { log, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
   const answering = new Set<Promise<void>>();
   const server = createServer(
     {
-      headersTimeout: HEADERS_TIMEOUT_MS,
-      requestTimeout: REQUEST_TIMEOUT_MS,
+      headersTimeout: Math.min(HEADERS_TIMEOUT_MS, requestTimeoutMs),
+      requestTimeout: requestTimeoutMs,
       connectionsCheckingInterval: 1_000,
       keepAliveTimeout: 5_000,
     },
