@@ -127,7 +127,7 @@ function imageUrlOf(fields: Fields): string | undefined {
 function nameOf(url: string): string {
   const name = lastName(url);
   // What `run` takes for the name of a job.
-  if (name.length <= 100 && !/[/\0]/u.test(name)) return name;
+  if (name !== '' && name.length <= 100 && !/[/\0]/u.test(name)) return name;
   throw wrong('image_url', 'its last part must be a name of 1 to 100 characters');
 }
 

@@ -43,90 +43,105 @@ async function daemon(bed: Bed, place: Place, options: readonly string[] = [], m
 const url = (bed: Bed): string => `file:${bed.path('image')}`;
 const started = { status: 200, text: 'App start successfully\n' };
 
-for (const identity of ['root', 'user'] as const) {
-  describe(`as ${identity}`, () => {
-    test('a job is started, shown, frozen and continued by requests on a socket of its owner’s', async () => {
-      await withBed(identity, async (bed) => {
-        const place = await bed.place();
-        const digit = (): string => readFileSync(bed.path('work', 'status'), 'utf8');
-        const key = bed.write('key', 'hunter2-passphrase\n');
-        const at = await daemon(bed, place, ['--status-file', 'status', '--verbose'], { program: ffDaemon() });
-        expect(statSync(join(place.stateDir, 'daemon.sock')).mode & 0o777).toBe(0o600);
-        expect([digit(), await at.status()]).toMatchObject(['0', { state: 'standby', job: null, lastRun: null }]);
+describe('on a socket', () => {
+  test('a job is started, shown, frozen and continued by requests', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const digit = (): string => readFileSync(bed.path('work', 'status'), 'utf8');
+      const key = bed.write('key', 'hunter2-passphrase\n');
+      const at = await daemon(bed, place, ['--status-file', 'status', '--verbose'], { program: ffDaemon() });
+      expect(statSync(join(place.stateDir, 'daemon.sock')).mode & 0o777).toBe(0o600);
+      expect([digit(), await at.status()]).toMatchObject(['0', { state: 'standby', job: null, lastRun: null }]);
 
-        const first = {
-          app_args: [
-            'sh',
-            '-c',
-            'echo "$GREETING" >"$0"; exec sh "$@"',
-            bed.path('work', 'greeting'),
-            ...loop(bed).slice(1),
-          ],
-          image_url: url(bed),
-          passphrase_file: key,
-          on_app_ready: `touch ${bed.path('work', 'ready')}`,
-          envs: ['GREETING=hunter2=b'],
-          verbose: 1,
-        };
-        expect(await at.ask('POST', '/run', { body: first })).toMatchObject(started);
-        // Not before: what it answers is so.
-        expect(digit()).toBe('1');
-        expect((await place.fastfreeze(['status', 'image'])).stdout).toMatch(/^image: running since/);
-        await at.job.progresses(3);
-        expect(await at.status()).toMatchObject({ state: 'running', job: { name: 'image', state: 'running' } });
-        expect(readFileSync(bed.path('work', 'greeting'), 'utf8')).toBe('hunter2=b\n');
-        await until('the hook', () => existsSync(bed.path('work', 'ready')));
-        const second = await at.ask('POST', '/run', { body: { ...first, image_url: `${url(bed)}2` } });
-        expect([second.status, second.text]).toEqual([409, expect.stringContaining('job image runs')]);
+      const first = {
+        app_args: [
+          'sh',
+          '-c',
+          'echo "$GREETING" >"$0"; exec sh "$@"',
+          bed.path('work', 'greeting'),
+          ...loop(bed).slice(1),
+        ],
+        image_url: url(bed),
+        passphrase_file: key,
+        on_app_ready: `touch ${bed.path('work', 'ready')}`,
+        envs: ['GREETING=hunter2=b'],
+        verbose: 1,
+      };
+      expect(await at.ask('POST', '/run', { body: first })).toMatchObject(started);
+      // Not before: what it answers is so.
+      expect(digit()).toBe('1');
+      expect((await place.fastfreeze(['status', 'image'])).stdout).toMatch(/^image: running since/);
+      await at.job.progresses(3);
+      expect(await at.status()).toMatchObject({ state: 'running', job: { name: 'image', state: 'running' } });
+      expect(readFileSync(bed.path('work', 'greeting'), 'utf8')).toBe('hunter2=b\n');
+      await until('the hook', () => existsSync(bed.path('work', 'ready')));
+      const second = await at.ask('POST', '/run', { body: { ...first, image_url: `${url(bed)}2` } });
+      expect([second.status, second.text]).toEqual([409, expect.stringContaining('job image runs')]);
 
-        // One that fails costs the job nothing.
-        const refused = await at.ask('POST', '/checkpoint', { body: { image_url: 'file:/proc/none' } });
-        expect([refused.status, refused.text]).toEqual([
-          500,
-          expect.stringMatching(/^Error: .*\/proc\/none.*\nTry: .*\n$/),
-        ]);
-        await at.job.progresses(2);
-        const running = await at.ask('POST', '/checkpoint', {
-          body: { leave_running: true, num_shards: 1 },
-          headers: json,
-        });
-        expect([running.status, JSON.parse(running.text)]).toMatchObject([
-          200,
-          { generation: 1, leftRunning: true, encrypted: true },
-        ]);
-        expect(digit()).toBe('1');
-        await at.job.progresses(2);
-        expect(await at.ask('POST', '/checkpoint')).toMatchObject({ status: 200, text: 'App checkpointed\n' });
-        expect([digit(), await at.status()]).toMatchObject(['2', { state: 'checkpointed', job: null }]);
-
-        const wrongKey = await at.ask('POST', '/run', { body: { app_args: '', image_url: url(bed) }, headers: json });
-        expect([wrongKey.status, JSON.parse(wrongKey.text)]).toMatchObject([
-          500,
-          { exitCode: 171, error: { code: 'key' } },
-        ]);
-        expect(digit()).toBe('0');
-        const again = { app_args: '', image_url: url(bed), passphrase_file: key };
-        const restored = await at.ask('POST', '/run', { body: again, headers: json });
-        expect([restored.status, JSON.parse(restored.text)]).toMatchObject([
-          200,
-          { name: 'image', restoredGeneration: 2 },
-        ]);
-        await at.job.progresses(2);
-        bed.write('stop', '');
-        await until('the end', async () => (await at.status()).state === 'standby');
-        expect(await at.status()).toMatchObject({ lastRun: { exitCode: 0, error: null } });
-        expect(digit()).toBe('0');
-        checkLines(at.job.stdout);
-
-        at.job.signal('SIGTERM');
-        expect(await at.job.ends()).toMatchObject({ code: 0 });
-        expect(existsSync(join(place.stateDir, 'daemon.sock'))).toBe(false);
-        expect(at.job.stderr).toMatch(/POST "\/run": 200\n/);
-        expect(at.job.stderr).not.toMatch(/hunter2|\n {4}at /);
+      // One that fails costs the job nothing.
+      const refused = await at.ask('POST', '/checkpoint', { body: { image_url: 'file:/proc/none' } });
+      expect([refused.status, refused.text]).toEqual([
+        500,
+        expect.stringMatching(/^Error: .*\/proc\/none.*\nTry: .*\n$/),
+      ]);
+      await at.job.progresses(2);
+      const running = await at.ask('POST', '/checkpoint', {
+        body: { leave_running: true, num_shards: 1 },
+        headers: json,
       });
-    }, 90_000);
-  });
-}
+      expect([running.status, JSON.parse(running.text)]).toMatchObject([
+        200,
+        { generation: 1, leftRunning: true, encrypted: true },
+      ]);
+      expect(digit()).toBe('1');
+      await at.job.progresses(2);
+      expect(await at.ask('POST', '/checkpoint')).toMatchObject({ status: 200, text: 'App checkpointed\n' });
+      expect([digit(), await at.status()]).toMatchObject(['2', { state: 'checkpointed', job: null }]);
+
+      const wrongKey = await at.ask('POST', '/run', { body: { app_args: '', image_url: url(bed) }, headers: json });
+      expect([wrongKey.status, JSON.parse(wrongKey.text)]).toMatchObject([
+        500,
+        { exitCode: 171, error: { code: 'key' } },
+      ]);
+      expect(digit()).toBe('0');
+      const again = { app_args: '', image_url: url(bed), passphrase_file: key };
+      const restored = await at.ask('POST', '/run', { body: again, headers: json });
+      expect([restored.status, JSON.parse(restored.text)]).toMatchObject([
+        200,
+        { name: 'image', restoredGeneration: 2 },
+      ]);
+      await at.job.progresses(2);
+      bed.write('stop', '');
+      await until('the end', async () => (await at.status()).state === 'standby');
+      expect(await at.status()).toMatchObject({ lastRun: { exitCode: 0, error: null } });
+      expect(digit()).toBe('0');
+      checkLines(at.job.stdout);
+
+      at.job.signal('SIGTERM');
+      expect(await at.job.ends()).toMatchObject({ code: 0 });
+      expect(existsSync(join(place.stateDir, 'daemon.sock'))).toBe(false);
+      expect(at.job.stderr).toMatch(/POST "\/run": 200\n/);
+      expect(at.job.stderr).not.toMatch(/hunter2|\n {4}at /);
+    });
+  }, 90_000);
+
+  test('as a normal user too; FF_PASSPHRASE of the daemon is its jobs’', async () => {
+    await withBed('user', async (bed) => {
+      const at = await daemon(bed, await bed.place(), [], { env: { FF_PASSPHRASE: 'hunter2' } });
+      const body = { app_args: loop(bed), image_url: url(bed) };
+      expect(await at.ask('POST', '/run', { body })).toMatchObject(started);
+      await at.job.progresses(2);
+      const frozen = await at.ask('POST', '/checkpoint', { headers: json });
+      expect(JSON.parse(frozen.text)).toMatchObject({ generation: 1, leftRunning: false, encrypted: true });
+      const restored = await at.ask('POST', '/run', { body, headers: json });
+      expect(JSON.parse(restored.text)).toMatchObject({ restoredGeneration: 1 });
+      await at.job.progresses(2);
+      at.job.signal('SIGTERM');
+      expect(await at.job.ends()).toMatchObject({ code: 143 });
+      checkLines(at.job.stdout, { complete: false });
+    });
+  }, 60_000);
+});
 
 describe('on a port', () => {
   test('every request but /healthz must bring the token; the job sees none of it, and has its caller’s limits', async () => {
