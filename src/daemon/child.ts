@@ -66,15 +66,19 @@ export interface CheckpointChild {
   kill(): void;
 }
 
-/** Start `fastfreeze checkpoint --json`. What it says goes to our standard error as well. */
-export function startCheckpoint(words: readonly string[], env: Environment): CheckpointChild {
+/** Start `fastfreeze checkpoint --json`. `hear` gets each line of its standard error. */
+export function startCheckpoint(
+  words: readonly string[],
+  env: Environment,
+  hear: (line: string) => void,
+): CheckpointChild {
   const child = start(words, env, ['ignore', 'pipe', 'pipe']);
   const exitCode = exitCodeOf(child);
   let stdout = '';
   let failure: CheckpointEnd['failure'];
   readLines(streamOf(child, 1), (line) => (stdout += line));
   readLines(streamOf(child, 2), (line) => {
-    process.stderr.write(`${line}\n`);
+    hear(line);
     if (line.startsWith('Error: ')) failure = { message: line.slice('Error: '.length) };
     else if (line.startsWith('Try: ') && failure !== undefined)
       failure = { ...failure, hint: line.slice('Try: '.length) };

@@ -94,9 +94,10 @@ export class Controller {
     if (job === undefined) throw conflict(op, 'no job runs', 'POST /run starts one');
     if (!job.ready) throw conflict(op, `job ${job.name} is still being started`, 'wait for the answer to POST /run');
     if (this.#checkpoint !== undefined) throw conflict(op, 'another checkpoint is under way', 'wait for its answer');
-    this.options.log.info(`Checkpointing job ${job.name}`);
+    const { log, env } = this.options;
+    log.info(`Checkpointing job ${job.name}`);
     const words = checkpointWords(request, job.name);
-    const child = startCheckpoint(words, { ...this.options.env, ...request.envs });
+    const child = startCheckpoint(words, { ...env, ...request.envs }, (line) => log.info(line));
     this.#checkpoint = child;
     try {
       const end: CheckpointEnd = await child.ended.catch((error: unknown) => ({

@@ -60,6 +60,8 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     if (statusPath !== undefined) writeStatusFile(statusPath, 'standby');
     listening = await listen(http.server, options.address);
     log.info(`Listening on ${listening.where}`);
+    // A connection that cannot be taken, for want of descriptors say, is no reason to leave a job alone.
+    http.server.on('error', (error) => log.warn(`cannot take a connection: ${error.message}`));
     if (options.first !== undefined) {
       begin(controller, options.first, log, () => {
         if (options.exitWithRun) finish(EXIT_FAILED);

@@ -82,7 +82,6 @@ describe('a run request', () => {
     [run({ image_url: 'jobs/a' }), 'image_url: it is neither a URL nor an absolute path'],
     [run({ image_url: 'ftp://host/a' }), 'image_url: ftp: is not a kind of store'],
     [run({ image_url: 'file:/%00' }), 'image_url: '],
-    [run({ image_url: 'file:/' }), 'image_url: '],
     [run({ image_url: '' }), 'image_url: it is empty'],
     [run({ image_url: `file:/${'a'.repeat(101)}` }), 'image_url: its last part must be a name of 1 to 100 characters'],
     [run({ on_app_ready: 1 }), 'on_app_ready: expected a string'],
