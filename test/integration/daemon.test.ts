@@ -69,6 +69,7 @@ describe('on a socket', () => {
       };
       expect(await at.ask('POST', '/run', { body: first })).toMatchObject(started);
       // Not before: what it answers is so.
+      expect(at.job.stderr).toContain('Application is ready, started from scratch');
       expect(digit()).toBe('1');
       expect((await place.fastfreeze(['status', 'image'])).stdout).toMatch(/^image: running since/);
       await at.job.progresses(3);
@@ -281,6 +282,7 @@ describe('its end', () => {
       at.job.signal('SIGUSR1');
       expect(await at.job.ends()).toMatchObject({ code: 9 });
       expect(at.job.stdout).toBe('up\nTERM\n');
+      expect(at.job.stderr.match(/SIG\w+: .*/g)).toEqual(['SIGTERM: passed on to the job; the daemon ends after it']);
     });
   }, 60_000);
 
