@@ -17,6 +17,7 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   inspect: async () => (await import('./inspect.js')).inspectCommand,
   wait: async () => (await import('./wait.js')).waitCommand,
   status: async () => (await import('./status.js')).statusCommand,
+  daemon: async () => (await import('./daemon.js')).daemonCommand,
   install: async () => (await import('./install.js')).installCommand,
   doctor: async () => (await import('./doctor.js')).doctorCommand,
 };

@@ -14,6 +14,11 @@ export function takePassphrase(): void {
   Reflect.deleteProperty(process.env, VARIABLE);
 }
 
+/** For the environment of a child that is to have the variable all the same. */
+export function givenVariable(): Record<string, string> {
+  return variable === undefined ? {} : { [VARIABLE]: variable };
+}
+
 /**
  * `--passphrase-file FILE`, else FF_PASSPHRASE; undefined where neither is given. A line end at the file's end is not part of
  * it. An empty variable is refused: a secret that is not there must not mean that nothing is encrypted.

@@ -23,6 +23,7 @@ import {
 } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { type Notify, notifyOption } from './notify.js';
 import { passphraseOption } from './passphrase.js';
 import { preserveOption } from './preserve.js';
 
@@ -60,6 +61,7 @@ const OPTIONS = {
   error: { type: 'string', short: 'e' },
   'log-format': { type: 'string' },
   'metrics-file': { type: 'string' },
+  'notify-fd': { type: 'string' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
 } as const;
 
@@ -136,6 +138,8 @@ The application:
                              not what they were
       --log-format F         text, or json: one object a line on standard error [text]
       --metrics-file FILE    keep the job's numbers there, as OpenMetrics text
+      --notify-fd N          write a JSON line to the open descriptor N when the
+                             application runs, and one when it has ended
   -v, --verbose              say more; repeat for everything
 
 Environment:
@@ -165,21 +169,33 @@ Exit status:
       return EXIT.ok;
     }
     process.once('exit', letGoOfDeadTerminals);
-    const options = toRunOptions(parsed);
-    const outcome = options.logFormat === 'json' ? await runOrTell(options) : await run(options);
-    if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat, startedAtMs);
-    return outcome.exitCode;
+    const notify = notifyOption(parsed);
+    try {
+      const options = toRunOptions(parsed);
+      const outcome =
+        options.logFormat === 'json' ? await runOrTell(options, notify) : await run(options, notify.ready);
+      notify.ended(outcome);
+      if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat, startedAtMs);
+      return outcome.exitCode;
+    } catch (error) {
+      notify.ended(failure(error));
+      throw error;
+    }
   },
 };
 
 /** Who reads JSON gets what fails before the job as JSON too. */
-async function runOrTell(options: RunOptions): Promise<RunOutcome> {
+async function runOrTell(options: RunOptions, notify: Notify): Promise<RunOutcome> {
   try {
-    return await run(options);
+    return await run(options, notify.ready);
   } catch (error) {
-    const known = asFastFreezeError(error, 'run');
-    return { exitCode: known.code === 'usage' ? EXIT.usage : EXIT.failed, error: known };
+    return failure(error);
   }
+}
+
+function failure(error: unknown): RunOutcome & { error: FastFreezeError } {
+  const known = asFastFreezeError(error, 'run');
+  return { exitCode: known.code === 'usage' ? EXIT.usage : EXIT.failed, error: known };
 }
 
 function tell(error: FastFreezeError, exitCode: number, format: LogFormat, startedAtMs: number): void {

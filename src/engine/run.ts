@@ -72,6 +72,9 @@ export interface RunOutcome {
   readonly reason?: string;
 }
 
+/** Called once the application runs; null: from scratch, else the generation that it continues. */
+export type OnReady = (restoredGeneration: number | null) => void;
+
 const EXIT_USAGE = 2;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
@@ -85,18 +88,23 @@ const FORWARDED = [
 ] as const satisfies readonly NodeJS.Signals[];
 
 /** Start the job or continue it, stay its process to the end, and mirror how it ended. */
-export async function run(options: RunOptions): Promise<RunOutcome> {
+export async function run(options: RunOptions, onReady: OnReady = () => undefined): Promise<RunOutcome> {
   const startedAtMs = Date.now();
   const signals = catchSignals();
   try {
-    return await runAndTell(options, signals, startedAtMs);
+    return await runAndTell(options, signals, startedAtMs, onReady);
   } finally {
     signals.stop();
   }
 }
 
 /** How it went is told to the job's metrics, whatever it is. */
-async function runAndTell(options: RunOptions, signals: CaughtSignals, startedAtMs: number): Promise<RunOutcome> {
+async function runAndTell(
+  options: RunOptions,
+  signals: CaughtSignals,
+  startedAtMs: number,
+  onReady: OnReady,
+): Promise<RunOutcome> {
   const log = createLogger({ command: 'run', verbosity: options.verbosity, format: options.logFormat, startedAtMs });
   const metrics = createMetrics({
     recorder: process.env['FF_METRICS_RECORDER'],
@@ -107,7 +115,7 @@ async function runAndTell(options: RunOptions, signals: CaughtSignals, startedAt
     warn: (message) => log.warn(message),
   });
   try {
-    const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs });
+    const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs, onReady });
     metrics.emit(runEvent(outcome, Date.now() - startedAtMs));
     return outcome;
   } catch (error) {
@@ -131,6 +139,7 @@ interface Voice {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly startedAtMs: number;
+  readonly onReady: OnReady;
 }
 
 async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice: Voice): Promise<RunOutcome> {
@@ -346,7 +355,7 @@ async function supervise(
   plan: Plan,
   job: JobDirectory,
   signals: CaughtSignals,
-  { log, metrics }: Voice,
+  { log, metrics, onReady }: Voice,
 ): Promise<RunOutcome> {
   const launched = launch({
     command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
@@ -356,7 +365,12 @@ async function supervise(
     clocks: plan.clocks,
     lockFd: job.lockFd,
   });
-  const conversation = converse(launched, () => withLeaseAge(config, plan), metrics);
+  const conversation = converse(
+    launched,
+    () => withLeaseAge(config, plan),
+    metrics,
+    () => onReady(plan.generation ?? null),
+  );
   signals.forward((name) => forwardSignal(name, conversation.send, config));
   try {
     const exitCode = await launched.exited;
@@ -403,7 +417,12 @@ function withLeaseAge(config: SupervisorConfig, plan: Plan): SupervisorConfig {
   return { ...config, lease: { ...config.lease, ageMs: performance.now() - plan.leaseWrittenAtMs } };
 }
 
-function converse(launched: Launched, makeConfig: () => SupervisorConfig, metrics: Metrics): Conversation {
+function converse(
+  launched: Launched,
+  makeConfig: () => SupervisorConfig,
+  metrics: Metrics,
+  ready: () => void,
+): Conversation {
   const { channel } = launched;
   let heard = false;
   let config: SupervisorConfig | undefined;
@@ -424,13 +443,15 @@ function converse(launched: Launched, makeConfig: () => SupervisorConfig, metric
         // From here on we only wait: what the start needed is not needed again.
         unmapIdleCode();
         for (const early of waiting.splice(0)) write(early);
+      } else if (message.type === 'ready') {
+        ready();
       } else if (message.type === 'spooled') {
         if (config !== undefined) emptySpoolOf(config, message.url);
       } else if (message.type === 'event') {
         metrics.emit(message.event);
       } else if (message.type === 'prefix') {
         prefix = message.prefix === null ? undefined : { prefix: message.prefix, url: message.url };
-      } else if (message.type === 'ended' || message.type === 'failed') {
+      } else {
         last = message;
         // It has said its last word; a container that does not end is ended.
         setTimeout(() => launched.child.kill('SIGKILL'), LEAVE_TIMEOUT_MS).unref();
@@ -561,7 +582,7 @@ function openFilesLimit(): { openFilesLimit?: number } {
 }
 
 /** Signals that our caller ignores (nohup), from the mask that bin/fastfreeze read before Node reset it. */
-function ignoredSignals(): number[] {
+export function ignoredSignals(): number[] {
   const text = process.env['FF_SIGIGN'] ?? '';
   if (!/^[0-9a-f]{1,16}$/i.test(text)) return [];
   const mask = BigInt(`0x${text}`);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { openSync } from 'node:fs';
+import { constants, openSync } from 'node:fs';
 import { closeFd } from './fds.js';
 import { EAGAIN, EINTR, lastErrno, libc } from './libc.js';
 
@@ -17,9 +17,17 @@ export function tryLock(path: string): number | undefined {
   return undefined;
 }
 
+/** As `tryLockWhereKnown`, on a directory itself: nothing is made in it. */
+export function tryLockDirectory(path: string): number | undefined {
+  return lockWhereKnown(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
+}
+
 /** As `tryLock`; where the file system knows no such locks (Lustre without its mount option), as if nobody held it. */
 export function tryLockWhereKnown(path: string): number | undefined {
-  const fd = openSync(path, 'a', 0o600);
+  return lockWhereKnown(openSync(path, 'a', 0o600));
+}
+
+function lockWhereKnown(fd: number): number | undefined {
   if (sysFlock(fd, LOCK_EX | LOCK_NB) === 0) return fd;
   const errno = lastErrno();
   if (errno !== EAGAIN && errno !== EINTR) return fd;

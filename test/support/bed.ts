@@ -95,13 +95,12 @@ export class Bed {
 
   /** Starts `fastfreeze run ...options -- ...command` at a place. */
   run(place: Place, options: readonly string[], command: readonly string[], more: JobOptions = {}): Job {
-    const job = new Job(
-      this,
-      place,
-      ['run', ...options, ...(command.length > 0 ? ['--', ...command] : [])],
-      more,
-      this.#jobs.length + 1,
-    );
+    return this.start(place, ['run', ...options, ...(command.length > 0 ? ['--', ...command] : [])], more);
+  }
+
+  /** Starts `fastfreeze ...words` at a place: what runs until it is told to end. */
+  start(place: Place, words: readonly string[], more: JobOptions = {}): Job {
+    const job = new Job(this, place, words, more, this.#jobs.length + 1);
     this.#jobs.push(job);
     return job;
   }

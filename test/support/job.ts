@@ -17,6 +17,8 @@ export interface JobOptions {
   readonly env?: Readonly<Record<string, string>>;
   /** Words put before `node bin/fastfreeze ...`, e.g. an outer `unshare`. */
   readonly within?: readonly string[];
+  /** Instead of `fastfreeze`. */
+  readonly program?: readonly string[];
   readonly cwd?: string;
 }
 
@@ -51,7 +53,10 @@ export class Job {
           : 'ignore';
     const stdout = options.stdoutFd ?? openSync(this.#stdoutPath, 'a');
     const stderr = openSync(this.#stderrPath, 'a');
-    const words = place.command([...(options.within ?? []), ...fastfreeze(), ...args], options.env ?? {});
+    const words = place.command(
+      [...(options.within ?? []), ...(options.program ?? fastfreeze()), ...args],
+      options.env ?? {},
+    );
     const [program = '', ...rest] = words;
     this.child = spawn(program, rest, {
       stdio: [stdin, stdout, stderr],

@@ -11,6 +11,9 @@ function staged(): string {
 /** The `fastfreeze` command, as the tests run it; FF_NODE tells it which Node.js to use. */
 export const fastfreeze = (): readonly string[] => [join(staged(), 'package/bin/fastfreeze')];
 
+/** The daemon under its own name. */
+export const ffDaemon = (): readonly string[] => [join(staged(), 'package/bin/ff_daemon')];
+
 /** The staged directory of `lib/`, `bin/` and what they need. */
 export const packageDir = (): string => join(staged(), 'package');
 
