@@ -87,12 +87,13 @@ describe('on a socket', () => {
       ]);
       await at.job.progresses(2);
       const running = await at.ask('POST', '/checkpoint', {
-        body: { leave_running: true, num_shards: 1 },
+        body: { leave_running: true, num_shards: 1, preserved_paths: bed.path('work', 'greeting') },
         headers: json,
       });
       expect([running.status, JSON.parse(running.text)]).toMatchObject([
         200,
-        { generation: 1, leftRunning: true, encrypted: true },
+        // The other one is the directory of its temporary files.
+        { generation: 1, leftRunning: true, encrypted: true, files: { entries: 2 } },
       ]);
       expect(digit()).toBe('1');
       await at.job.progresses(2);

@@ -40,6 +40,7 @@ for (const identity of ['root', 'user'] as const) {
               'UV_THREADPOOL_SIZE=3',
               'AWS_REGION=here',
               'FASTFREEZE=1',
+              'TMPDIR=/var/tmp/fastfreeze/tmp',
             ]),
           );
           expect(seen).not.toMatch(/secret|FF_APP|too late/);
@@ -61,6 +62,22 @@ test('a variable that nobody knows, or a pattern that fits none, is refused befo
     expect(bed.list()).not.toContain('ran');
   });
 }, 30_000);
+
+test('TMPDIR is a place of the job’s own that travels, unless another is injected', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    const seen = async (env: Record<string, string>): Promise<string> => {
+      // A place that is not there is no reason not to run.
+      const more = { env: { TMPDIR: '/nowhere/at/all', ...env } };
+      const job = bed.run(place, [...url(bed), '--no-restore'], ['sh', '-c', 'echo "$TMPDIR"; : >"$TMPDIR/x"'], more);
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      return job.stdout.trim();
+    };
+    expect(await seen({})).toBe('/var/tmp/fastfreeze/tmp');
+    expect(await seen({ FF_APP_INJECT_TMPDIR: bed.path('work') })).toBe(bed.path('work'));
+    expect(bed.list('work')).toEqual(['x']);
+  });
+}, 60_000);
 
 test('UV_THREADPOOL_SIZE is the caller’s, or none; ours is never seen', async () => {
   await withBed('root', async (bed) => {

@@ -80,7 +80,7 @@ describe.each(CODECS)('an image with codec %s', (codec: Codec) => {
         rmSync(directory, { recursive: true });
       }
     }
-  });
+  }, 60_000);
 
   test('restores as it is, with or without the hint', async () => {
     const directory = copyOf();
