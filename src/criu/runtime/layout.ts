@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 
 /** The folder names of an installation; nothing else spells them out. */
 export const CURRENT_LINK = 'current';
@@ -36,6 +37,14 @@ const SYSTEM_HOME = '/opt/fastfreeze';
 function userHome(env: NodeJS.ProcessEnv): string {
   const home = env['HOME'];
   return join(home === undefined || home === '' ? homedir() : home, '.local/share/fastfreeze');
+}
+
+/**
+ * Where the self-contained package keeps its runtime, beside its `lib/`. `install` never writes there, even where the package
+ * lies in the folder that it installs into.
+ */
+export function packagedRuntime(): string {
+  return fileURLToPath(new URL(`../../../criu/${ROOT_FOLDER}`, import.meta.url));
 }
 
 export function criuPath(root: string): string {
