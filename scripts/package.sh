@@ -1,15 +1,18 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Makes dist/fastfreeze-linux-x64.tar.xz: Node.js, CRIU, their libraries and our code, for machines that have none of them. The same commit
-# gives the same bytes on the same machine. --fast is for tests: the same contents, hardly compressed. --out DIR is instead of dist.
+# gives the same bytes on the same machine. --out DIR is instead of dist. For tests: --fast gives the same contents, hardly compressed;
+# --no-setup is for where scripts/setup.sh has just been run.
 set -eu
 cd "$(dirname "$0")/.."
 
 out=dist
 level='-9e'
+setup=1
 while [ $# -gt 0 ]; do
   case $1 in
     --fast) level='-0' ;;
+    --no-setup) setup= ;;
     --out)
       out=$2
       shift
@@ -22,8 +25,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-[ -n "${FF_PACKAGE_NO_SETUP:-}" ] || sh scripts/setup.sh
-for pair in tar:tar xz:xz-utils strip:binutils ldd:libc-bin; do
+[ -z "$setup" ] || sh scripts/setup.sh
+for pair in tar:tar xz:xz-utils strip:binutils ldd:libc-bin dpkg-query:dpkg; do
   command -v "${pair%%:*}" >/dev/null || {
     printf 'package: %s is missing: apt-get install %s\n' "${pair%%:*}" "${pair##*:}" >&2
     exit 1

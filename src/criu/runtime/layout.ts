@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { homeDirectory } from '../../base/home.js';
 
 /** The folder names of an installation; nothing else spells them out. */
 export const CURRENT_LINK = 'current';
@@ -35,8 +35,7 @@ export function defaultHome(env: NodeJS.ProcessEnv): string {
 const SYSTEM_HOME = '/opt/fastfreeze';
 
 function userHome(env: NodeJS.ProcessEnv): string {
-  const home = env['HOME'];
-  return join(home === undefined || home === '' ? homedir() : home, '.local/share/fastfreeze');
+  return join(homeDirectory(env), '.local/share/fastfreeze');
 }
 
 /**
