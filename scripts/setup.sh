@@ -45,7 +45,7 @@ fi
 
 # command:package
 missing=
-for pair in unshare:util-linux setpriv:util-linux nsenter:util-linux newuidmap:uidmap script:bsdutils flock:util-linux python3:python3 ps:procps dpkg-deb:dpkg mmdebstrap:mmdebstrap; do
+for pair in unshare:util-linux setpriv:util-linux nsenter:util-linux newuidmap:uidmap script:bsdutils flock:util-linux python3:python3 ps:procps dpkg-deb:dpkg mmdebstrap:mmdebstrap xz:xz-utils strip:binutils ip:iproute2; do
   command -v "${pair%%:*}" >/dev/null || missing="$missing ${pair##*:}"
 done
 if [ -n "$missing" ]; then

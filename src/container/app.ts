@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError } from '../base/errors.js';
+import { nodeCommand } from '../linux/node-command.js';
 import { type ExitStatus, signalNumber } from '../linux/process.js';
 import type { Children } from './children.js';
 import type { ExecPlan } from './exec-plan.js';
@@ -35,7 +36,8 @@ export async function startApp(options: StartApp): Promise<App> {
   };
   setLastPid(APP_PID - 1);
   const starter = fileURLToPath(new URL('./exec-main.js', import.meta.url));
-  const [file, ...args] = [...options.prefix, process.execPath, starter];
+  const [node, ...flags] = nodeCommand();
+  const [file, ...args] = [...options.prefix, node, ...flags, starter];
   const child = spawn(file, args, {
     stdio: [...streams.stdio, 'pipe'],
     detached: true,

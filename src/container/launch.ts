@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { FastFreezeError } from '../base/errors.js';
 import { type Clocks, readClockOffsets, readClocks } from '../linux/clocks.js';
+import { unshareCommand } from '../linux/unshare-command.js';
 import { hasTimeNamespaces } from './time.js';
 
 export interface LaunchOptions {
@@ -71,7 +72,7 @@ const MAX_THREADS = 1024;
 
 function unshareArguments(options: LaunchOptions): string[] {
   return [
-    'unshare',
+    ...unshareCommand(),
     ...(options.privileged ? [] : (options.idMapping ?? ['--user', '--map-root-user'])),
     ...['--pid', '--fork', '--mount', '--mount-proc', '--kill-child'],
     ...(options.privileged || !hasTimeNamespaces() ? [] : timeArguments(options.clocks)),

@@ -3,6 +3,7 @@ import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { userInfo } from 'node:os';
 import { promisify } from 'node:util';
+import { unshareCommand } from '../linux/unshare-command.js';
 
 /** Whom the application sees when it asks who it is. */
 export interface Identity {
@@ -77,9 +78,10 @@ exit 1
 `;
 
 async function probe(identity: Identity, mapping: readonly string[]): Promise<OwnIds | NoOwnIds> {
-  const words = [...mapping, 'sh', '-c', PROBE];
+  const [unshare, ...flags] = unshareCommand();
+  const words = [...flags, ...mapping, 'sh', '-c', PROBE];
   try {
-    const { stdout } = await promisify(execFile)('unshare', words, { timeout: PROBE_TIMEOUT_MS });
+    const { stdout } = await promisify(execFile)(unshare, words, { timeout: PROBE_TIMEOUT_MS });
     return { state: 'usable', ...identity, mapping, asRoot: ['setpriv', ...stdout.trim().split(' ')] };
   } catch (error) {
     return noOwnIds(error as Error & { stderr?: string });

@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url';
 import type { ErrorRecord } from '../base/errors.js';
 import type { CheckpointResult } from '../engine/config.js';
 import { lineSplitter } from '../engine/control-protocol.js';
+import { nodeCommand } from '../linux/node-command.js';
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -97,7 +98,8 @@ export function startCheckpoint(
  */
 function start(words: readonly string[], env: Environment, stdio: StdioOptions): ChildProcess {
   const entry = fileURLToPath(new URL('../../bin/main.js', import.meta.url));
-  return spawn(process.execPath, ['--no-warnings', entry, ...words], { stdio, env, detached: true });
+  const [program, ...before] = nodeCommand();
+  return spawn(program, [...before, '--no-warnings', entry, ...words], { stdio, env, detached: true });
 }
 
 /** A process that could not be started for want of descriptors has no streams at all; its error comes a moment later. */

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { type ErrorRecord, FastFreezeError, fromErrorRecord } from '../base/errors.js';
 import type { LoggerOptions } from '../base/log.js';
+import { nodeCommand } from '../linux/node-command.js';
 import { JobHeldError, type Plan, type PlanRequest } from './plan.js';
 
 export interface PlanTask {
@@ -26,7 +27,8 @@ export interface ClockTexts {
  */
 export async function makePlanElsewhere(task: PlanTask, signal: AbortSignal): Promise<Plan> {
   const entry = fileURLToPath(new URL('./plan-main.js', import.meta.url));
-  const child = spawn(process.execPath, ['--no-warnings', entry], {
+  const [node, ...flags] = nodeCommand();
+  const child = spawn(node, [...flags, '--no-warnings', entry], {
     stdio: ['pipe', 'pipe', 'inherit'],
     // Away from the terminal's process group: what a signal means is decided here.
     detached: true,

@@ -17,6 +17,7 @@ import { isPrivileged } from '../criu/runtime/privilege.js';
 import { removeUncommitted } from '../image/prune.js';
 import { readCpuFlags } from '../linux/cpu-features.js';
 import { unmapIdleCode } from '../linux/memory.js';
+import { nodeCommand } from '../linux/node-command.js';
 import { signalNumber } from '../linux/process.js';
 import {
   isForegroundTerminal,
@@ -358,7 +359,7 @@ async function supervise(
   { log, metrics, onReady }: Voice,
 ): Promise<RunOutcome> {
   const launched = launch({
-    command: [process.execPath, ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
+    command: [...nodeCommand(), ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
     container: config.container,
     privileged: config.criu.privileged,
     ...(plan.ownIds === undefined ? {} : { idMapping: plan.ownIds.mapping }),

@@ -10,6 +10,7 @@ import { listGenerations, readManifest } from '../image/generations.js';
 import { manifestName } from '../image/names.js';
 import { pruneGenerations } from '../image/prune.js';
 import { tryLock } from '../linux/flock.js';
+import { nodeCommand } from '../linux/node-command.js';
 import { openStore } from '../store/store.js';
 
 /** Where images on their way to `url` wait: a folder of the spool for each destination. */
@@ -60,9 +61,10 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
 /** Empty the spool in a process that outlives us: the job's machine may have seconds left, the copy needs minutes. */
 export function emptySpoolInBackground(job: Omit<SpoolJob, 'log'>, logPath: string): void {
   const output = openSync(logPath, 'a', 0o600);
+  const [node, ...flags] = nodeCommand();
   const child = spawn(
-    process.execPath,
-    ['--no-warnings', fileURLToPath(new URL('./spool-main.js', import.meta.url)), JSON.stringify(job)],
+    node,
+    [...flags, '--no-warnings', fileURLToPath(new URL('./spool-main.js', import.meta.url)), JSON.stringify(job)],
     { detached: true, stdio: ['ignore', output, output] },
   );
   child.once('error', () => undefined);

@@ -12,9 +12,9 @@ import {
   statSync,
   writeFileSync,
 } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
+import { homeDirectory } from '../base/home.js';
 import { isLocked, tryLock } from '../linux/flock.js';
 
 /** Directory of one running job: control socket, token, lock, CRIU's working directories. */
@@ -56,7 +56,7 @@ export function logDirectory(env: NodeJS.ProcessEnv = process.env): string {
   const own = env['FF_LOG_DIR'];
   if (own !== undefined && own !== '') return own;
   if (uid === 0) return '/var/log/fastfreeze';
-  return join(env['XDG_STATE_HOME'] ?? join(env['HOME'] ?? homedir(), '.local', 'state'), 'fastfreeze', 'log');
+  return join(env['XDG_STATE_HOME'] ?? join(homeDirectory(env), '.local', 'state'), 'fastfreeze', 'log');
 }
 
 /** Take `name` for a job of ours. A directory that a dead job left is cleared first. */

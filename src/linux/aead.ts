@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import koffi from 'koffi';
 import { FastFreezeError } from '../base/errors.js';
+import { nodeFile } from './node-command.js';
 
 /** What a key is used with once, and what is authenticated beside the bytes. */
 export interface AeadInput {
@@ -115,7 +116,7 @@ function bind() {
     throw new FastFreezeError({
       code: 'host',
       op: 'encrypt with',
-      subject: process.execPath,
+      subject: nodeFile(),
       reason: 'this Node.js does not offer its OpenSSL',
       hint: 'use Node.js as nodejs.org or Debian build it (FF_NODE)',
       cause: error,

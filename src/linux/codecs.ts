@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync } from 'node:fs';
-import { homedir } from 'node:os';
 import { join } from 'node:path';
 import koffi, { type LibraryHandle } from 'koffi';
 import { FastFreezeError } from '../base/errors.js';
+import { homeDirectory } from '../base/home.js';
 
 /** A compressor that writes into memory of the caller's, on a thread of libuv's pool. */
 export interface Compressor {
@@ -161,7 +161,10 @@ function call<Arguments extends unknown[], Result>(
 function libraryCandidates(soname: string): string[] {
   const given = process.env['FF_LIBRARY_DIR'];
   const inRuntime = 'fastfreeze/current/root/usr/lib/x86_64-linux-gnu';
-  const runtimes = [join('/opt', inRuntime, soname), join(homedir(), '.local/share', inRuntime, soname)];
+  const runtimes = [
+    join('/opt', inRuntime, soname),
+    join(homeDirectory(process.env), '.local/share', inRuntime, soname),
+  ];
   return [
     ...(given === undefined || given === '' ? [] : given.split(':').map((directory) => join(directory, soname))),
     soname,

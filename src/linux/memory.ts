@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
 import { addressOf, libc } from './libc.js';
+import { nodeFile } from './node-command.js';
 
 const madvise = libc.func('int madvise(uint64 address, size_t length, int advice)') as (
   address: bigint,
@@ -25,7 +26,7 @@ export function unmapIdleCode(): void {
     // No memory or descriptor for it, or no such file here.
     return;
   }
-  for (const { start, end } of cleanMappings(smaps, process.execPath)) madvise(start, end - start, MADV_DONTNEED);
+  for (const { start, end } of cleanMappings(smaps, nodeFile())) madvise(start, end - start, MADV_DONTNEED);
 }
 
 /** For tests: the read-only mappings of a file of which every page is the file's. */

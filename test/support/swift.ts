@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { canMakeRoots, debianRoot, MAKE_ROOT_MS } from './debian-root.js';
+import { canMakeRoots, debianRoot, MAKE_ROOT_MS, type RootRecipe } from './debian-root.js';
 import type { S3Server } from './moto.js';
 import { freePorts } from './ports.js';
 import { childrenOf, signalPid } from './processes.js';
@@ -17,6 +17,12 @@ export const SWIFT_SECRET = 'testing';
 /** Whether Swift can be had here; test/skips.json names what else is not tested. */
 export const hasSwift = canMakeRoots;
 
+/** Also the newer Debian of other tests: it is made once. */
+export const SWIFT_ROOT: RootRecipe = {
+  suite: 'trixie',
+  packages: ['swift-proxy', 'swift-account', 'swift-container', 'swift-object', 'memcached'],
+};
+
 const START_MS = 120_000;
 /** The first time, with the making of the root. */
 export const SWIFT_START_MS = MAKE_ROOT_MS + START_MS;
@@ -26,10 +32,7 @@ export const SWIFT_START_MS = MAKE_ROOT_MS + START_MS;
  * and checksums. It has no conditional writes.
  */
 export async function startSwift(): Promise<S3Server> {
-  const root = await debianRoot({
-    suite: 'trixie',
-    packages: ['swift-proxy', 'swift-account', 'swift-container', 'swift-object', 'memcached'],
-  });
+  const root = await debianRoot(SWIFT_ROOT);
   const [proxy = 0, account = 0, container = 0, object = 0, memcached = 0] = await freePorts(5);
   const dir = mkdtempSync(join(tmpdir(), 'ff-swift-'));
   for (const name of ['etc', 'srv/node/disk', 'srv/log', 'cache']) mkdirSync(join(dir, name), { recursive: true });

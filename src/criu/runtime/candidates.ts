@@ -2,12 +2,20 @@
 import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { CURRENT_LINK, ROOT_FOLDER, criuCommand, criuPath, installHomes, libraryDirOf } from './layout.js';
+import {
+  CURRENT_LINK,
+  ROOT_FOLDER,
+  criuCommand,
+  criuPath,
+  installHomes,
+  libraryDirOf,
+  packagedRuntime,
+} from './layout.js';
 import { isInUserNamespace } from './privilege.js';
 
 /** A CRIU that may work. */
 export interface Candidate {
-  readonly source: 'FF_CRIU' | 'PATH' | 'installed';
+  readonly source: 'FF_CRIU' | 'package' | 'PATH' | 'installed';
   /** The executable: what the answer of a check is remembered by, and what errors name. */
   readonly path: string;
   readonly command: readonly string[];
@@ -30,11 +38,17 @@ export async function chosenCandidate(env: NodeJS.ProcessEnv): Promise<Candidate
 }
 
 /** Every other CRIU on this machine, in the order in which they are tried. */
-export async function otherCandidates(env: NodeJS.ProcessEnv): Promise<Candidate[]> {
+export async function otherCandidates(
+  env: NodeJS.ProcessEnv,
+  packaged: string = packagedRuntime(),
+): Promise<Candidate[]> {
+  const ours = (await isExecutable(criuPath(packaged))) ? await realpath(packaged) : undefined;
+  const brought = ours === undefined ? [] : [{ ...inRuntime(ours), source: 'package' as const }];
   const paths = await onPath('criu', env);
   const system = paths.map((path): Candidate => ({ source: 'PATH', path, command: [path] }));
   const installed = await Promise.all(installHomes(env).map(async (home) => await installedCandidate(home)));
-  return [...system, ...installed.filter((candidate) => candidate !== undefined)];
+  // The one that came with us first: it is the one that this version was tried with, and as trusted as our own code.
+  return [...brought, ...system, ...installed.filter((candidate) => candidate !== undefined)];
 }
 
 /** The current runtime below an installation's folder. Its path is resolved: a later install must not pull it away. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { lstat, mkdir, readFile, rename, rm, stat, writeFile } from 'node:fs/promises';
-import { homedir, release } from 'node:os';
+import { release } from 'node:os';
 import { join } from 'node:path';
+import { homeDirectory } from '../../base/home.js';
 
 /** What `criu check` said of one executable; only good news is kept. */
 export interface CachedCheck {
@@ -46,7 +47,7 @@ function cacheDirectory(env: NodeJS.ProcessEnv): string {
   if (process.getuid?.() === 0) return '/run/fastfreeze-criu';
   const cacheHome = env['XDG_CACHE_HOME'];
   if (cacheHome !== undefined && cacheHome.startsWith('/')) return join(cacheHome, 'fastfreeze');
-  return join(env['HOME'] ?? homedir(), '.cache/fastfreeze');
+  return join(homeDirectory(env), '.cache/fastfreeze');
 }
 
 /** Another kernel, another executable or another user: another answer. */

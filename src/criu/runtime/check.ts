@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
+import { unshareCommand } from '../../linux/unshare-command.js';
 import type { ToolResult } from './tool.js';
 import { runTool, whyFailed } from './tool.js';
 import { OLDEST_VERSION, isTooOld, parseCriuVersion, versionWarning } from './version.js';
@@ -16,16 +17,10 @@ export type Verdict =
   | { readonly works: false; readonly version?: string; readonly reason: string };
 
 /** The container of a normal user, as the launcher makes it. */
-export const USER_CONTAINER = [
-  'unshare',
-  '--user',
-  '--map-root-user',
-  '--pid',
-  '--fork',
-  '--mount',
-  '--mount-proc',
-  '--kill-child',
-] as const;
+export function userContainer(): string[] {
+  const namespaces = ['--user', '--map-root-user', '--pid', '--fork', '--mount', '--mount-proc'];
+  return [...unshareCommand(), ...namespaces, '--kill-child'];
+}
 
 const CHECK_TIMEOUT_MS = 20_000;
 
@@ -57,7 +52,7 @@ export async function checkCriu(command: readonly string[], options: CheckOption
 }
 
 function checkCommand(command: readonly string[], privileged: boolean): string[] {
-  return privileged ? [...command, 'check'] : [...USER_CONTAINER, ...command, 'check', '--unprivileged'];
+  return privileged ? [...command, 'check'] : [...userContainer(), ...command, 'check', '--unprivileged'];
 }
 
 /**
@@ -81,7 +76,9 @@ export function whyNotGood(checked: ToolResult, privileged: boolean): string | u
   if (!privileged && noUserNamespace(checked)) {
     return `no user namespace can be made here (${whyFailed(checked)})`;
   }
-  return `\`criu check\` failed: ${first ?? whyFailed(checked)}`;
+  const why = `\`criu check\` failed: ${first ?? whyFailed(checked)}`;
+  // CRIU connects to itself. A fresh network namespace, as `unshare --net` makes it, cannot even do that.
+  return /Network is unreachable/.test(why) ? `${why} (is the loopback interface down? ip link set lo up)` : why;
 }
 
 function noUserNamespace(checked: ToolResult): boolean {

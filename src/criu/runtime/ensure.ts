@@ -28,7 +28,7 @@ export async function ensureRuntime(options: EnsureOptions): Promise<Ensured> {
   const isAnyGood =
     !options.force && options.home === undefined && options.bundle === undefined && options.bundleFile === undefined;
   const found = isAnyGood ? await findWorking(options) : undefined;
-  const isOurs = found?.root?.startsWith(`${home}/`) ?? false;
+  const isOurs = found?.source === 'installed' && (found.root?.startsWith(`${home}/`) ?? false);
   // One of ours is looked at more closely: its libraries may be gone although its CRIU works.
   if (found !== undefined && !isOurs) return { action: 'found', runtime: found };
   const installation = await installRuntime({ ...options, home });

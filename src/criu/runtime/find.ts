@@ -11,7 +11,7 @@ export interface CriuRuntime {
   /** The start of the argument list: `[path]`, or the runtime's own loader and its arguments. */
   readonly command: readonly string[];
   readonly version: string;
-  readonly source: 'FF_CRIU' | 'PATH' | 'installed';
+  readonly source: 'FF_CRIU' | 'package' | 'PATH' | 'installed';
   /** The root folder of an installed runtime. */
   readonly root?: string;
   /** Where an installed runtime keeps its libraries, the codecs among them. */
@@ -29,7 +29,7 @@ export interface FindOptions {
   readonly cacheDirectory?: string;
 }
 
-/** The CRIU to use: $FF_CRIU, else the first that works of PATH and the installed ones. Throws when there is none. */
+/** The CRIU to use: $FF_CRIU, else the first that works of the package's own, PATH and the installed ones. Throws when there is none. */
 export async function findCriu(options: FindOptions): Promise<CriuRuntime> {
   const chosen = await chosenCandidate(options.env);
   if (chosen !== undefined) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-import { homedir } from 'node:os';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { homeDirectory } from '../../base/home.js';
 
 /** The folder names of an installation; nothing else spells them out. */
 export const CURRENT_LINK = 'current';
@@ -34,8 +35,15 @@ export function defaultHome(env: NodeJS.ProcessEnv): string {
 const SYSTEM_HOME = '/opt/fastfreeze';
 
 function userHome(env: NodeJS.ProcessEnv): string {
-  const home = env['HOME'];
-  return join(home === undefined || home === '' ? homedir() : home, '.local/share/fastfreeze');
+  return join(homeDirectory(env), '.local/share/fastfreeze');
+}
+
+/**
+ * Where the self-contained package keeps its runtime, beside its `lib/`. `install` never writes there, even where the package
+ * lies in the folder that it installs into.
+ */
+export function packagedRuntime(): string {
+  return fileURLToPath(new URL(`../../../criu/${ROOT_FOLDER}`, import.meta.url));
 }
 
 export function criuPath(root: string): string {

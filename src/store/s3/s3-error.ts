@@ -30,6 +30,8 @@ function causeOf(error: unknown, call: ServiceCall): Cause {
   if (status !== undefined && (status >= 500 || status === 429 || status === 408)) {
     return { reason: `the service failed with ${status} (${name || message})`, passing: true };
   }
+  if (/uv_os_homedir/u.test(message))
+    return { reason: 'this user has no home directory', hint: 'set HOME (HOME=/ is enough)' };
   if (/^Region is missing/u.test(message)) return { reason: 'no region is known', hint: 'set AWS_REGION' };
   if (/could not load credentials/iu.test(message)) return noCredentials(message);
   return { reason: `${name === '' || name === 'Error' ? '' : `${name}: `}${message}` };

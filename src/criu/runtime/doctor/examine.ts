@@ -74,6 +74,7 @@ async function examineCriu(options: ExamineOptions): Promise<{ row: Row; runtime
 
 const SOURCES: Readonly<Record<CriuRuntime['source'], string>> = {
   FF_CRIU: '$FF_CRIU',
+  package: 'this package',
   PATH: 'the system',
   installed: 'fastfreeze install',
 };

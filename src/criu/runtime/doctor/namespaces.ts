@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFile } from 'node:fs/promises';
-import { USER_CONTAINER } from '../check.js';
+import { userContainer } from '../check.js';
 import { runTool, whyFailed } from '../tool.js';
 import type { ExamineOptions } from './examine.js';
 import type { Row } from './row.js';
@@ -10,7 +10,7 @@ const TRY_TIMEOUT_MS = 10_000;
 
 /** The words that start a command in a container as jobs get one. */
 export function containerCommand(privileged: boolean): string[] {
-  return USER_CONTAINER.filter((word) => !privileged || !['--user', '--map-root-user'].includes(word));
+  return userContainer().filter((word) => !privileged || !['--user', '--map-root-user'].includes(word));
 }
 
 const CONTAINER_REMEDY =

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFile } from 'node:fs/promises';
+import { unshareCommand } from '../../../linux/unshare-command.js';
 import { runTool, whyFailed } from '../tool.js';
 import type { ExamineOptions } from './examine.js';
 import type { Row } from './row.js';
@@ -37,7 +38,7 @@ const SETTINGS: readonly Setting[] = [
 export async function examineUserNamespaces(options: ExamineOptions): Promise<Row> {
   if (options.privileged) return ok(NAME, 'not needed: running as root');
   const signal = options.signal === undefined ? {} : { signal: options.signal };
-  const tried = await runTool(['unshare', '--user', '--map-root-user', 'true'], {
+  const tried = await runTool([...unshareCommand(), '--user', '--map-root-user', 'true'], {
     timeoutMs: TRY_TIMEOUT_MS,
     ...signal,
   });

@@ -41,6 +41,11 @@ describe('whyNotGood', () => {
     expect(whyNotGood(result(NETWORK, { timedOut: true }), false)).toContain('in time');
   });
 
+  it('asks for the loopback interface where CRIU cannot connect to itself', () => {
+    const text = 'Error (criu/sockets.c:1): Unable to connect a socket: Network is unreachable';
+    expect(whyNotGood(result(text), true)).toMatch(/Unable to connect a socket: .*\(is the loopback interface down\?/);
+  });
+
   it('blames the namespace where none can be made', () => {
     const text = 'unshare: unshare failed: Operation not permitted';
     expect(whyNotGood(result(text), false)).toContain('no user namespace');

@@ -92,6 +92,18 @@ describe('findCriu', () => {
     expect(readFileSync(`${path}.calls`, 'utf8')).toBe(calls);
   });
 
+  it("takes the package's own before those of the machine", async () => {
+    const machines = fakeCriu('a/criu', '4.2.1');
+    const packaged = join(folder, 'criu/root');
+    const env = { PATH: join(folder, 'a'), FF_HOME: join(folder, 'home') };
+    const without = await otherCandidates(env, packaged);
+    expect(without[0]).toMatchObject({ source: 'PATH', path: machines });
+    const ours = fakeCriu('criu/root/usr/sbin/criu', '4.2.1');
+    const [first, second] = await otherCandidates(env, packaged);
+    expect(first).toMatchObject({ source: 'package', path: ours, root: packaged });
+    expect(second).toMatchObject({ source: 'PATH', path: machines });
+  });
+
   it('does not look into folders named relatively', async () => {
     fakeCriu('a/criu', '4.2.1');
     const found = await otherCandidates({ PATH: 'a::.', FF_HOME: join(folder, 'home') });

@@ -56,6 +56,7 @@ const ROWS: readonly Row[] = [
   },
   { name: 'IllegalLocationConstraintException', status: 400, code: 'store', reason: /region/, hint: /AWS_REGION/ },
   { status: 400, message: 'the region is wrong', code: 'store', reason: /another region/, hint: /AWS_REGION/ },
+  { message: 'uv_os_homedir returned ENOENT', code: 'store', reason: /no home directory/, hint: /HOME/ },
   { message: 'Region is missing', code: 'store', reason: /no region/, hint: /AWS_REGION/ },
   { name: 'PreconditionFailed', status: 412, code: 'conflict', reason: /written it first/ },
   { status: 412, code: 'conflict', reason: /written it first/ },
