@@ -39,9 +39,12 @@ export function findReadFiles(tree: readonly TreeProcess[], except: readonly str
       if (path?.startsWith('/') === true) found.add(path);
     }
   }
-  const ours = ['/proc', '/sys', '/memfd:', ...except];
+  const ours = ['/proc', '/sys', '/memfd:', ...MACHINES_CACHES, ...except];
   return [...found].filter((path) => !ours.some((one) => path === one || path.startsWith(`${one}/`))).sort();
 }
+
+/** Mapped by the C library, changed by daemons all the time, and other ones on every machine. */
+const MACHINES_CACHES = ['/var/lib/sss/mc', '/var/cache/nscd', '/var/db/nscd', '/run/nscd', '/var/run/nscd'];
 
 export function createFileHasher(options: { readonly maxWholeBytes?: number } = {}): FileHasher {
   const { maxWholeBytes = MAX_WHOLE_BYTES } = options;

@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
-import { chmodSync, closeSync, constants, lstatSync, mkdirSync, openSync, rmSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  rmSync,
+  utimesSync,
+} from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
 import { bindMount } from '../linux/mount.js';
@@ -16,6 +26,7 @@ const MOUNT_POINT = '/var/tmp/fastfreeze';
 export function makeTemporaryDirectory(jobDirectory: string, env: NodeJS.ProcessEnv): string {
   const mark = createHash('sha256').update(jobDirectory).digest('hex').slice(0, 16);
   const name = `fastfreeze-${process.getuid?.() ?? 0}-${mark}`;
+  prepareMountPoint();
   let refusal: unknown;
   for (const base of [env['TMPDIR'] ?? '', '/var/tmp', '/tmp']) {
     try {
@@ -25,6 +36,36 @@ export function makeTemporaryDirectory(jobDirectory: string, env: NodeJS.Process
     }
   }
   throw asFastFreezeError(refusal, 'make a directory for temporary files named', name);
+}
+
+/**
+ * What stands at `APP_TMP`'s place must belong to root or to us: its owner could remove it under a job that runs, and put a
+ * directory of his own there. Looked at from outside of the container, where ids are what they are.
+ */
+function prepareMountPoint(): void {
+  try {
+    mkdirSync(MOUNT_POINT, { mode: 0o755 });
+  } catch (error) {
+    if (!hasErrno(error, 'EEXIST')) throw asFastFreezeError(error, 'make the directory', MOUNT_POINT);
+  }
+  const stat = lstatSync(MOUNT_POINT);
+  const isOurs = stat.isDirectory() && [0, process.getuid?.()].includes(stat.uid);
+  if (!isOurs) {
+    throw new FastFreezeError({
+      code: 'host',
+      op: 'use the directory',
+      subject: MOUNT_POINT,
+      reason: 'it belongs to another user, who could exchange it',
+      hint: `let root remove it and make it anew: rmdir ${MOUNT_POINT}; install -d -m 755 ${MOUNT_POINT}`,
+    });
+  }
+  // Programs that clear /var/tmp go by age.
+  try {
+    const now = new Date();
+    utimesSync(MOUNT_POINT, now, now);
+  } catch {
+    return; // It is root's, and root's jobs renew it.
+  }
 }
 
 function make(path: string): string {
@@ -38,19 +79,32 @@ function make(path: string): string {
   return path;
 }
 
+/** Never throws: what cannot be removed stays, and the job has ended as it has. */
 export function removeTemporaryDirectory(path: string): void {
-  rmSync(path, { recursive: true, force: true });
+  try {
+    rmSync(path, { recursive: true, force: true });
+  } catch {
+    // Only root empties a directory that its owner may not write.
+    try {
+      makeWritable(path);
+      rmSync(path, { recursive: true, force: true });
+    } catch {
+      return;
+    }
+  }
 }
 
-/** Show it at its place, to this mount namespace only. Throws `host` where there is no such place, and none can be made. */
+function makeWritable(directory: string): void {
+  chmodSync(directory, 0o700);
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    if (entry.isDirectory()) makeWritable(join(directory, entry.name));
+  }
+}
+
+/** Show it at its place, to this mount namespace only. Throws `host` where that cannot be. */
 export function mountTemporaryDirectory(path: string): void {
   try {
-    try {
-      mkdirSync(MOUNT_POINT, { mode: 0o755 });
-    } catch (error) {
-      if (!hasErrno(error, 'EEXIST')) throw error;
-    }
-    // Anybody may have made it: a link would lead our mount elsewhere.
+    // A link would lead our mount elsewhere.
     const fd = openSync(MOUNT_POINT, O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW);
     try {
       bindMount(inner(path), `/proc/self/fd/${fd}`);

@@ -29,7 +29,7 @@ import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-reco
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
-import { type Preserving, preserveFiles } from './preserve.js';
+import { type Preserving, preserveFiles, refuseOverlap } from './preserve.js';
 import { spoolUrl } from './spool.js';
 
 /** What a checkpoint needs of the job. */
@@ -45,6 +45,8 @@ export interface CheckpointJob {
   /** Undefined where images are not encrypted. */
   readonly keys: ImageKeys | undefined;
   readonly fileHasher: FileHasher;
+  /** Every URL that images of this job have been asked for. */
+  readonly destinations: readonly string[];
   /** Files to take along. */
   readonly preserve: Preserve;
   /** Told which files the application can change, and which are in the image. */
@@ -110,6 +112,7 @@ async function attemptCheckpoint(
   try {
     // What goes elsewhere than the job's own place is nobody's next generation.
     if (destination === job.config.imageUrl) await job.lease.check();
+    refuseOverlap(job.preserve.paths, url);
     await store.prepare();
     const generation = (await newestGeneration([url, destination])) + 1;
     const writer = await createImageWriter({
@@ -192,7 +195,12 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const openFiles = readOpenFiles(tree, job.config.jobDirectory);
     // Before the files are looked at: `--output` may be among them.
     const snapshot = await job.stdio.snapshot();
-    preserving = preserveFiles({ ...job, openFiles, writer, imageUrls: [attempt.url, job.config.imageUrl] });
+    preserving = preserveFiles({
+      ...job,
+      openFiles,
+      writer,
+      imageUrls: [attempt.url, job.config.imageUrl, ...job.destinations],
+    });
     const { done: preserved } = preserving;
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached, preserved]));
     const files = await preserved;

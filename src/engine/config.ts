@@ -57,8 +57,12 @@ export interface JobOptions {
 /** Everything the supervisor is told, as one JSON message over the channel. */
 export interface SupervisorConfig extends JobOptions {
   readonly jobDirectory: string;
-  /** What the application has as its TMPDIR; undefined without a container of ours. */
+  /** What the application has as its TMPDIR; undefined without a container of ours, and where there is no place. */
   readonly temporaryDirectory?: string;
+  /** Why there is none. */
+  readonly temporaryProblem?: ErrorRecord;
+  /** Files that are behind the launcher's own output: whoever called it has them, not the application. */
+  readonly ownOutputs: readonly string[];
   readonly logDirectory: string;
   /** Generation to restore, or undefined to start from scratch. */
   readonly restoreGeneration?: number;

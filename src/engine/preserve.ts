@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { OpenFile } from '../container/open-files.js';
 import { type CapturedFiles, captureFiles } from '../files/capture.js';
-import { isBelow, joinRoots } from '../files/roots.js';
+import { isBelow, joinRoots, wrongRoot } from '../files/roots.js';
 import { type StagedFiles, stageFiles } from '../files/stage.js';
 import type { ImageReader } from '../image/reader.js';
 import type { ImageWriter } from '../image/writer.js';
@@ -36,7 +37,7 @@ export function preserveFiles(options: {
   readonly log: Logger;
 }): Preserving {
   const { preserve, config, writer, log } = options;
-  const open = preserve.openFiles ? options.openFiles.map(({ path }) => path) : [];
+  const open = preserve.openFiles ? options.openFiles.map(({ path }) => path).filter((path) => !wrongRoot(path)) : [];
   const stopped = new AbortController();
   const capture = async (): Promise<PreservedFiles | undefined> => {
     if (preserve.paths.length === 0 && !preserve.openFiles) return undefined;
@@ -99,10 +100,25 @@ export function adviceOnOpenFiles(
   );
 }
 
+/** Throws `usage` for paths that lie where the images are: nothing of them would travel. */
+export function refuseOverlap(paths: readonly string[], imageUrl: string): void {
+  if (!isFileUrl(imageUrl)) return;
+  const images = realpathIfThere(parseFileUrl(imageUrl));
+  const path = paths.find((one) => realpathIfThere(one) === images || isBelow(realpathIfThere(one), images));
+  if (path === undefined) return;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'preserve',
+    subject: path,
+    reason: `the images are to lie there, in ${images}`,
+    hint: 'give the images a directory of their own; it may lie within the preserved one',
+  });
+}
+
 /** Images, and what else of ours may lie among the application's files: an image must not hold itself. */
 function notTheApplications(config: SupervisorConfig, imageUrls: readonly string[]): string[] {
   const images = imageUrls.filter(isFileUrl).map(parseFileUrl);
-  const ours = [...images, dirname(config.jobDirectory), config.logDirectory];
+  const ours = [...images, ...config.ownOutputs, dirname(config.jobDirectory), config.logDirectory];
   if (config.temporaryDirectory !== undefined) ours.push(config.temporaryDirectory);
   if (config.spoolDirectory !== undefined) ours.push(config.spoolDirectory);
   if (config.metricsPath !== undefined) ours.push(config.metricsPath);

@@ -12,6 +12,7 @@ import { type AppStdio, type StdioOptions, restoredStdio } from '../container/st
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
 import { refuseChangedReadFiles } from '../container/read-files.js';
 import { withOtherPorts } from '../criu/images/listeners.js';
+import { APP_TMP } from '../container/temporary.js';
 import { findCause } from '../criu/log-causes.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
@@ -34,6 +35,8 @@ export interface RestoreJob {
   readonly poller: Poller;
   readonly children: Children;
   readonly log: Logger;
+  /** Why the application's temporary files cannot be at their place; undefined when they can. */
+  readonly temporaryProblem: FastFreezeError | undefined;
 }
 
 export interface Restored {
@@ -70,6 +73,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   for (const what of await refuseChangedReadFiles(record.reads, config.allowInexact)) {
     job.log.warn(`the application does not continue exactly: ${what}`);
   }
+  if (job.temporaryProblem !== undefined && isPreserved(APP_TMP, record.files)) throw job.temporaryProblem;
   const image = await openImage({ store, manifest, keys });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
   let serving: Serving | undefined;
@@ -138,6 +142,8 @@ async function bringBackFiles(
 ): Promise<void> {
   const staged = await stagePreserved(job.config, image, files, job.log, progress);
   try {
+    // What is there is not given up for an image that turns out to be damaged a moment later.
+    if (staged.overwrites) await image.verifyRest();
     await staged.apply();
   } catch (error) {
     staged.discard();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { mkdirSync, readlinkSync } from 'node:fs';
+import { fstatSync, mkdirSync, readlinkSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { isatty } from 'node:tty';
@@ -37,6 +37,7 @@ import { type Metrics, createMetrics } from './metrics/metrics.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
 import { JobHeldError, type PlanRequest, type Plan as StorePlan, makePlan } from './plan.js';
 import { makePlanElsewhere } from './plan-process.js';
+import { refuseOverlap } from './preserve.js';
 import { emptySpoolInBackground } from './spool.js';
 import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.js';
 
@@ -148,6 +149,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
   // A URL that nothing can be kept under, a variable that nobody knows: mistakes of the caller's, not a failed restore.
   openStore(options.imageUrl);
+  refuseOverlap(options.preserve.paths, options.imageUrl);
   threadCount();
   appEnvironment({ env: process.env, scrub: options.scrubEnvironment, fakeRoot: false });
   if (!options.container) refuseBareMachine();
@@ -289,7 +291,7 @@ async function runSupervised(
   const { ownIds } = plan;
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
   if (criu.warning !== undefined) log.warn(criu.warning);
-  const temporaryDirectory = options.container ? makeTemporaryDirectory(job.path, process.env) : undefined;
+  const temporary = options.container ? temporaryDirectory(job.path) : {};
   const terminal = openTerminal(log);
   const { passphrase, ...plain } = options;
   log.trace(passphrase === undefined ? 'images are not encrypted' : 'images are encrypted');
@@ -307,7 +309,8 @@ async function runSupervised(
   const config: SupervisorConfig = {
     ...plain,
     jobDirectory: job.path,
-    ...(temporaryDirectory === undefined ? {} : { temporaryDirectory }),
+    ...temporary,
+    ownOutputs: [1, 2].map(regularFile).filter((path) => path !== undefined),
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
     ...(holder === undefined ? {} : { lease: leaseConfig(options, holder, plan) }),
@@ -338,7 +341,25 @@ async function runSupervised(
     return await supervise(config, plan, job, signals, voice);
   } finally {
     terminal.restore();
-    if (temporaryDirectory !== undefined) removeTemporaryDirectory(temporaryDirectory);
+    if (temporary.temporaryDirectory !== undefined) removeTemporaryDirectory(temporary.temporaryDirectory);
+  }
+}
+
+/** A place for temporary files, or why there is none: most applications can do without. */
+function temporaryDirectory(jobDirectory: string): Pick<SupervisorConfig, 'temporaryDirectory' | 'temporaryProblem'> {
+  try {
+    return { temporaryDirectory: makeTemporaryDirectory(jobDirectory, process.env) };
+  } catch (error) {
+    return { temporaryProblem: toErrorRecord(error) };
+  }
+}
+
+/** The name of the file behind a descriptor of ours; undefined for a pipe, a terminal, a device. */
+function regularFile(fd: number): string | undefined {
+  try {
+    return fstatSync(fd).isFile() ? readlinkSync(`/proc/self/fd/${fd}`) : undefined;
+  } catch {
+    return undefined; // It is closed.
   }
 }
 

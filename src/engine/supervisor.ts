@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
-import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
+import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { type App, startApp } from '../container/app.js';
 import { type Children, createChildren } from '../container/children.js';
@@ -112,9 +112,12 @@ class Job {
   private keys: KeyMaterial | undefined;
   /** What `run` was told, a checkpoint, or the run that made the image. */
   private preserve: Preserve;
+  /** Where images of this job have gone: they are not the application's files. */
+  private readonly destinations = new Set<string>();
   private readonly fileHasher = createFileHasher();
   private hasAdvised = false;
   private hasTemporary = false;
+  private temporaryProblem: FastFreezeError | undefined;
 
   constructor(
     private readonly config: SupervisorConfig,
@@ -132,7 +135,7 @@ class Job {
   async live(): Promise<void> {
     const { config, log } = this;
     if (config.container) privateTerminals();
-    if (config.temporaryDirectory !== undefined) this.mountTemporary(config.temporaryDirectory);
+    if (config.container) this.mountTemporary();
     this.control = await serveControl(config.jobDirectory, {
       checkpoint: (request, progress, signal) => this.checkpoint(request, progress, signal),
       idle: () => this.idle(),
@@ -158,15 +161,19 @@ class Job {
   }
 
   /** Where it cannot be had, an application that starts does without; one that has files there cannot. */
-  private mountTemporary(path: string): void {
+  private mountTemporary(): void {
+    const { temporaryDirectory: path, temporaryProblem } = this.config;
     try {
+      if (path === undefined) throw fromErrorRecord(temporaryProblem ?? toErrorRecord(new Error('there is none')));
       mountTemporaryDirectory(path);
       this.preserve = joinPreserve(this.preserve, { paths: [APP_TMP], openFiles: false });
       this.hasTemporary = true;
     } catch (error) {
-      if (this.config.restoreGeneration !== undefined) throw error;
-      const { message, hint } = asFastFreezeError(error, 'mount');
-      this.log.warn(`its temporary files will not be in the image: ${message} (try: ${hint ?? ''})`);
+      this.temporaryProblem = asFastFreezeError(error, 'mount');
+      const { message, hint } = this.temporaryProblem;
+      if (this.config.restoreGeneration !== undefined) return;
+      const advice = hint === undefined ? '' : ` (try: ${hint})`;
+      this.log.warn(`temporary files of the application will not be in the image: ${message}${advice}`);
     }
   }
 
@@ -302,6 +309,7 @@ class Job {
         poller: this.poller,
         children: this.children,
         log: this.log,
+        temporaryProblem: this.temporaryProblem,
       },
       generation,
       line.show,
@@ -420,6 +428,7 @@ class Job {
     signal.addEventListener('abort', onGone);
     this.currentAbort = abort;
     const imageUrl = request.imageUrl ?? this.config.imageUrl;
+    this.destinations.add(imageUrl);
     this.log.info(`Checkpointing application to ${imageUrl} (${request.source})`);
     const beganMs = performance.now();
     const preserve = joinPreserve(this.preserve, request.preserve);
@@ -437,6 +446,7 @@ class Job {
         keys: revive(keys),
         preserve,
         fileHasher: this.fileHasher,
+        destinations: [...this.destinations],
         openFilesFound: (...found) => this.advise(adviceOnOpenFiles(...found)),
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
         spooled: (generation, url) => this.options.send({ type: 'spooled', generation, url }),

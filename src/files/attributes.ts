@@ -2,7 +2,7 @@
 import { type BigIntStats, chmodSync, lchownSync, lstatSync } from 'node:fs';
 import { hasErrno } from '../base/errors.js';
 import { setModifiedTime } from '../linux/file-data.js';
-import { readXattrs, writeXattr } from '../linux/xattr.js';
+import { readXattrs, removeXattr, writeXattr } from '../linux/xattr.js';
 import { type Attributes, type BytePath, toBuffer } from './entry.js';
 
 export interface AttributeRules {
@@ -21,6 +21,8 @@ export function setAttributes(
 ): void {
   const raw = toBuffer(path);
   const now = lstatSync(raw, { bigint: true });
+  // Somebody has put a link there, and modes go through links.
+  if (now.isSymbolicLink() !== (type === 'symlink')) return;
   if (Number(now.uid) !== wanted.uid || Number(now.gid) !== wanted.gid) {
     tolerate(
       () => lchownSync(raw, wanted.uid, wanted.gid),
@@ -35,8 +37,14 @@ export function setAttributes(
       () => rules.missed('modes'),
     );
   }
-  if (wanted.xattrs.size > 0) setXattrs(raw, wanted.xattrs, rules);
-  if (now.mtimeNs !== wanted.modifiedNs) setModifiedTime(raw, wanted.modifiedNs);
+  setXattrs(raw, wanted.xattrs, rules);
+  // Last, and of what it is now: all of the above, and files that were put into it, change it.
+  if (lstatSync(raw, { bigint: true }).mtimeNs !== wanted.modifiedNs) {
+    tolerate(
+      () => setModifiedTime(raw, wanted.modifiedNs),
+      () => rules.missed('times'),
+    );
+  }
 }
 
 /** Whether a file surely has them already. */
@@ -48,6 +56,14 @@ export function hasAttributes(now: BigIntStats, wanted: Attributes): boolean {
 
 function setXattrs(path: Buffer, wanted: ReadonlyMap<string, Buffer>, rules: AttributeRules): void {
   const now = readXattrs(path);
+  for (const name of now.keys()) {
+    // What a directory hands down may let others in who could not come in before.
+    if (!name.startsWith('system.posix_acl_') || wanted.has(name)) continue;
+    tolerate(
+      () => removeXattr(path, name),
+      () => rules.missed('access control lists'),
+    );
+  }
   for (const [name, value] of wanted) {
     if (now.get(name)?.equals(value) === true) continue;
     if (name === CAPABILITIES && !rules.preserveSetuid) rules.missed('capabilities of files (--preserve-setuid)');
@@ -73,7 +89,7 @@ function tolerate(action: () => void, missed: () => void): void {
   try {
     action();
   } catch (error) {
-    if (!hasErrno(error, 'EPERM', 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP')) throw error;
+    if (!hasErrno(error, 'EPERM', 'EACCES', 'EINVAL', 'EOPNOTSUPP', 'ENOTSUP')) throw error;
     missed();
   }
 }

@@ -29,7 +29,7 @@ import {
   toBuffer,
   toBytePath,
 } from './entry.js';
-import { joinRoots } from './roots.js';
+import { joinRoots, wrongRoot } from './roots.js';
 import { type Found, walk } from './walk.js';
 
 export interface CaptureOptions {
@@ -108,6 +108,7 @@ class Capture {
     stat: BigIntStats | undefined,
     kind: Found['kind'],
   ): Promise<FileEntry | undefined> {
+    if (kind === 'unread') return this.leaveUnread(path);
     if (stat === undefined || kind === 'absent') return { path, type: 'absent' };
     if (kind === 'left') return { path, type: 'left' };
     const first = this.firstName(path, stat);
@@ -121,12 +122,18 @@ class Capture {
       if (kind !== 'file') return { path, type: kind, ...attributes };
       return await this.file(path, attributes);
     } catch (error) {
+      // Its other names are files of their own then.
+      this.linked.delete(`${stat.dev}:${stat.ino}`);
       if (hasErrno(error, 'ENOENT')) return undefined;
       if (!hasErrno(error, 'EACCES', 'EPERM')) throw asFastFreezeError(error, 'preserve', shown(path));
-      // What its own user cannot read, the application cannot either.
-      if (this.unread++ === 0) this.options.warn(`${shown(path)} cannot be read and is not in the image`);
-      return { path, type: 'left' };
+      return this.leaveUnread(path);
     }
+  }
+
+  /** What its own user cannot read, the application cannot either. */
+  private leaveUnread(path: BytePath): FileEntry {
+    if (this.unread++ === 0) this.options.warn(`${shown(path)} cannot be read and is not in the image`);
+    return { path, type: 'left' };
   }
 
   private firstName(path: BytePath, stat: BigIntStats): BytePath | undefined {
@@ -182,8 +189,13 @@ function readAttributes(path: Buffer, stat: BigIntStats): Attributes {
     uid: Number(stat.uid),
     gid: Number(stat.gid),
     modifiedNs: stat.mtimeNs,
-    xattrs: readXattrs(path),
+    xattrs: new Map([...readXattrs(path)].filter(([name]) => isCarried(name))),
   };
+}
+
+/** Labels of a security module are the machine's. Access control lists are of the kind `system.`. */
+function isCarried(xattr: string): boolean {
+  return !xattr.startsWith('security.') || xattr === 'security.capability';
 }
 
 /**
@@ -191,7 +203,20 @@ function readAttributes(path: Buffer, stat: BigIntStats): Attributes {
  * link itself is kept beside what it leads to.
  */
 function resolveRoots(roots: readonly string[]): string[] {
-  return joinRoots(roots.flatMap((root) => [...linkItself(root), realpathIfThere(root)]));
+  const resolved = joinRoots(roots.flatMap((root) => [...linkItself(root), realpathIfThere(root)]));
+  for (const path of resolved) {
+    const reason = wrongRoot(path);
+    if (reason === undefined) continue;
+    // A restore would refuse it: better now than then.
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'preserve',
+      subject: path,
+      reason,
+      hint: 'a preserved path must not lead there by a link',
+    });
+  }
+  return resolved;
 }
 
 function linkItself(root: string): string[] {

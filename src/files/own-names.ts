@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
-import type { BytePath } from './entry.js';
+import { readdirSync } from 'node:fs';
+import { hasErrno } from '../base/errors.js';
+import { parseManifestName } from '../image/names.js';
+import { type BytePath, toBuffer } from './entry.js';
 
 // While files are brought back, ours lie beside them: under names that follow from theirs, so that whoever comes after
 // an interrupted restore knows what they are.
@@ -22,9 +25,23 @@ export function isOurName(name: BytePath): boolean {
   return name === SET_ASIDE || isTemporary(name);
 }
 
-/** A leftover of an interrupted restore. */
-export function isTemporary(name: BytePath): boolean {
-  return /^\.ff-(new|old)-[0-9a-f]{16}$/.test(name);
+/** A leftover of an interrupted restore, and no loss: it is in the image. Not so a file that was being changed. */
+export function isStaged(name: BytePath): boolean {
+  return /^\.ff-new-[0-9a-f]{16}$/.test(name);
+}
+
+function isTemporary(name: BytePath): boolean {
+  return isStaged(name) || /^\.ff-old-[0-9a-f]{16}$/.test(name);
+}
+
+/** Whether a directory is where images of a job lie: no image must hold another, nor be set aside. */
+export function holdsImages(path: BytePath): boolean {
+  try {
+    return readdirSync(toBuffer(path)).some((name) => parseManifestName(name) !== undefined);
+  } catch (error) {
+    if (hasErrno(error, 'ENOTDIR', 'ENOENT', 'EACCES', 'EPERM')) return false;
+    throw error;
+  }
 }
 
 function mark(name: BytePath): string {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
@@ -14,12 +15,12 @@ import {
   symlinkSync,
   type BigIntStats,
 } from 'node:fs';
-import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
+import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
 import type { ImageReader } from '../image/reader.js';
 import { makeFifo } from '../linux/fds.js';
 import { type AttributeRules, hasAttributes, setAttributes } from './attributes.js';
 import { type BytePath, type FileEntry, shown, toBuffer, toBytePath } from './entry.js';
-import { SET_ASIDE, hiddenName, isTemporary, stagedName } from './own-names.js';
+import { SET_ASIDE, hiddenName, holdsImages, isOurName, isStaged, stagedName } from './own-names.js';
 import { DataStream, readEntries } from './read-list.js';
 import { isBelow } from './roots.js';
 import { type FileUpdate, compareFile, writeFully } from './update.js';
@@ -36,6 +37,8 @@ export interface StageOptions {
 
 /** Files that are complete and verified, beside those that they will replace. */
 export interface StagedFiles {
+  /** Whether anything that is there would be changed or moved: then the rest of the image must be good before it is. */
+  readonly overwrites: boolean;
   /** Put all in its place. Each file is at every moment the old one, the new one, or not there: never a half. */
   apply(): Promise<void>;
   /** Remove what was staged. Nothing of it has been seen by anybody. */
@@ -78,16 +81,17 @@ interface OpenDirectory {
   /** Not the application's: nothing in it is touched. */
   readonly isPassed: boolean;
   hasLinks: boolean;
+  /** Of what it holds, the name that came last. */
+  lastName: BytePath;
 }
 
-const PLAIN = { isPassed: false, hasLinks: false } as const;
+const PLAIN = { isPassed: false, hasLinks: false, lastName: '' };
 
 class Stage implements StagedFiles {
   private readonly roots: ReadonlySet<BytePath>;
   private readonly except: ReadonlySet<BytePath>;
   private readonly data: DataStream;
   private readonly open: OpenDirectory[] = [];
-  private root = '';
   /** What `apply` does, in this order. */
   private readonly changes: (() => void | Promise<void>)[] = [];
   private readonly links: (FileEntry & { type: 'hardlink' })[] = [];
@@ -95,8 +99,11 @@ class Stage implements StagedFiles {
   /** To remove when it comes to nothing. */
   private readonly staged = new Set<BytePath>();
   private readonly missed = new Set<string>();
+  private readonly rootsSeen = new Set<BytePath>();
+  private readonly stamp = `${new Date().toISOString().replace(/\D/g, '').slice(0, 14)}-${randomBytes(3).toString('hex')}`;
   private setAsideCount = 0;
   private setAsideIn = '';
+  overwrites = false;
   private readonly rules: AttributeRules;
 
   constructor(private readonly options: StageOptions) {
@@ -113,6 +120,9 @@ class Stage implements StagedFiles {
   async add(entry: FileEntry): Promise<void> {
     const parent = this.parentOf(entry.path);
     const name = lastName(entry.path);
+    // In the order in which they were captured: none twice, and none of ours.
+    if ((isOurName(name) && parent.entry !== undefined) || name <= parent.lastName) throw damagedBy(entry.path);
+    parent.lastName = name;
     parent.names?.add(name);
     try {
       if (parent.isPassed || this.except.has(entry.path)) await this.pass(entry);
@@ -156,12 +166,12 @@ class Stage implements StagedFiles {
 
   /** The directory that a file belongs into. Directories come before what they hold, so it is one that is open. */
   private parentOf(path: BytePath): OpenDirectory {
-    const parentPath = path.slice(0, path.lastIndexOf('/')) || '/';
+    const above = parentPath(path) || '/';
     for (let top = this.open.at(-1); top !== undefined; top = this.open.at(-1)) {
-      if (top.entry !== undefined && top.path === parentPath) return top;
+      if (top.entry !== undefined && top.path === above) return top;
       this.leave();
     }
-    if (!this.roots.has(path)) {
+    if (!this.roots.has(path) || this.rootsSeen.has(path)) {
       throw new FastFreezeError({
         code: 'image',
         op: 'bring back',
@@ -169,10 +179,10 @@ class Stage implements StagedFiles {
         reason: 'the image says nothing of its directory, or it lies outside of the preserved paths',
       });
     }
-    this.root = path;
-    makeParents(parentPath);
-    const at = parentPath === '/' ? '' : parentPath;
-    const parent = { path: parentPath, at, isNew: false, names: undefined, entry: undefined, ...PLAIN };
+    this.rootsSeen.add(path);
+    makeParents(above);
+    const at = above === '/' ? '' : above;
+    const parent = { path: above, at, isNew: false, names: undefined, entry: undefined, ...PLAIN };
     this.open.push(parent);
     return parent;
   }
@@ -195,8 +205,9 @@ class Stage implements StagedFiles {
       const name = toBytePath(raw);
       const path = `${directory}/${name}`;
       if (names.has(name) || this.except.has(path) || name === SET_ASIDE || this.staged.has(path)) continue;
-      if (isTemporary(name)) this.changes.push(() => remove(path));
-      else if (lstat(path)?.dev === device) this.setAside(path);
+      if (isStaged(name)) this.changes.push(() => remove(path));
+      else if (holdsImages(path)) this.options.warn(`${shown(path)} holds images and stays, although it is new`);
+      else if (lstat(path)?.dev === device) this.setAside(path, 'if it can be');
       else this.options.warn(`${shown(path)} was not there at the checkpoint; something is mounted on it, so it stays`);
     }
   }
@@ -242,36 +253,40 @@ class Stage implements StagedFiles {
 
   /** A file in a directory that is there, where it may be there itself: as it was, changed, or something else. */
   private async reconcile(entry: FileEntry, at: BytePath, parent: OpenDirectory): Promise<void> {
-    const paths = {
-      path: at,
-      staged: `${parent.at}/${stagedName(lastName(at))}`,
-      hidden: `${parent.at}/${hiddenName(lastName(at))}`,
-    };
-    const now = comeBack(at, paths.hidden);
+    const [staged, hidden] = [stagedName(lastName(at)), hiddenName(lastName(at))].map(
+      (name) => `${parent.at}/${name}`,
+    ) as [BytePath, BytePath];
+    // After an interrupted restore a file may be under the name that it had while it was changed.
+    const isHidden = lstat(at) === undefined && lstat(hidden) !== undefined;
+    const paths = { path: at, staged, hidden, current: isHidden ? hidden : at };
+    if (isHidden) parent.names?.add(lastName(hidden));
+    const now = lstat(paths.current);
     if (entry.type === 'left') return;
     if (entry.type === 'hardlink') {
       this.addLink(entry, parent);
       return;
     }
     if (entry.type === 'absent') {
-      if (now !== undefined) this.setAside(at);
+      if (now !== undefined) this.setAside(paths.current, 'surely');
       return;
     }
     remove(paths.staged);
     this.staged.add(paths.staged);
-    if (now !== undefined && isOfType(now, entry, at)) {
+    if (now !== undefined && isOfType(now, entry, paths.current)) {
       if (entry.type === 'directory') {
         const directory = { path: entry.path, at, isNew: false, names: new Set<BytePath>(), entry, ...PLAIN };
         this.open.push(directory);
         return;
       }
       const update = entry.type === 'file' ? await compareFile(paths, entry, this.data) : undefined;
-      if (update !== 'unwritable') {
-        if (update === undefined) this.staged.delete(paths.staged);
-        if (update !== undefined || !hasAttributes(now, entry)) this.keep(entry, at, update);
-        return;
-      }
-    } else if (now !== undefined && (now.isDirectory() || entry.type === 'directory')) this.setAside(at);
+      if (update === undefined) this.staged.delete(paths.staged);
+      if (update !== undefined) this.overwrites = true;
+      else if (isHidden) this.changes.push(() => renameSync(toBuffer(hidden), toBuffer(at)));
+      if (update !== undefined || !hasAttributes(now, entry)) this.keep(entry, at, update);
+      return;
+    }
+    if (now !== undefined) this.overwrites = true;
+    if (now !== undefined && (now.isDirectory() || entry.type === 'directory')) this.setAside(paths.current, 'surely');
     await this.create(entry, paths.staged, parent);
     this.changes.push(() => renameSync(toBuffer(paths.staged), toBuffer(at)));
   }
@@ -291,7 +306,7 @@ class Stage implements StagedFiles {
   private async pass(entry: FileEntry): Promise<void> {
     const { path } = entry;
     if (entry.type === 'directory') {
-      this.open.push({ path, at: path, isNew: false, names: undefined, entry, isPassed: true, hasLinks: false });
+      this.open.push({ path, at: path, isNew: false, names: undefined, entry, ...PLAIN, isPassed: true });
     }
     if (entry.type !== 'file') return;
     for (const [, length] of entry.data) await this.data.skip(length);
@@ -306,37 +321,63 @@ class Stage implements StagedFiles {
 
   private link({ path, target }: FileEntry & { type: 'hardlink' }): void {
     const [now, wanted] = [lstat(path), lstat(target)];
+    // A link of the image on the way would lead it elsewhere.
+    if (!this.isPlain(target) || wanted?.isDirectory() === true) throw damagedBy(target);
     if (wanted === undefined || (now !== undefined && now.ino === wanted.ino && now.dev === wanted.dev)) return;
     const parent = path.slice(0, path.lastIndexOf('/'));
     const staged = `${parent}/${stagedName(lastName(path))}`;
     remove(staged);
     linkSync(toBuffer(target), toBuffer(staged));
-    if (now?.isDirectory() === true) remove(path);
+    if (now?.isDirectory() === true) this.moveAside(path);
     renameSync(toBuffer(staged), toBuffer(path));
   }
 
-  /** Out of the application's way, and not lost. */
-  private setAside(path: BytePath): void {
-    const isInRoot = isBelow(path, this.root);
-    const base = isInRoot ? this.root : path.slice(0, path.lastIndexOf('/'));
+  /** Whether no directory between a root and a file below it is a symbolic link. */
+  private isPlain(path: BytePath): boolean {
+    const root = [...this.roots].find((one) => path === one || isBelow(path, one));
+    if (root === undefined) return false;
+    for (let one = parentPath(path); one.length >= root.length; one = parentPath(one)) {
+      if (lstat(one)?.isDirectory() !== true) return false;
+    }
+    return true;
+  }
+
+  /** Out of the application's way, and not lost. What only somebody else can move stays, with a word. */
+  private setAside(path: BytePath, how: 'surely' | 'if it can be'): void {
+    this.overwrites = true;
+    this.changes.push(() => {
+      try {
+        this.moveAside(path);
+      } catch (error) {
+        if (how === 'surely' || !hasErrno(error, 'EPERM', 'EACCES', 'EBUSY', 'EXDEV', 'EROFS')) throw error;
+        this.options.warn(`${shown(path)} was not there at the checkpoint and cannot be set aside: it stays`);
+      }
+    });
+  }
+
+  /** Into a folder of this restore's own: what an earlier one set aside stays as well. */
+  private moveAside(path: BytePath): void {
+    const parent = parentPath(path);
+    const isNear = isBelow(path, this.rootOf(path)) && lstat(this.rootOf(path))?.dev === lstat(parent)?.dev;
+    const base = isNear ? this.rootOf(path) : parent;
     const directory = `${base}/${SET_ASIDE}`;
-    const target = `${directory}${path.slice(base.length)}`;
+    const target = `${directory}/${this.stamp}${path.slice(base.length)}`;
+    makeParents(directory);
+    // Through a link it would leave the place that it belongs to.
+    if (lstat(directory)?.isDirectory() !== true) throw damagedBy(directory);
+    makeParents(parentPath(target));
+    renameSync(toBuffer(path), toBuffer(target));
     this.setAsideCount++;
     this.setAsideIn = directory;
-    this.changes.push(() => {
-      makeParents(target.slice(0, target.lastIndexOf('/')));
-      remove(target);
-      renameSync(toBuffer(path), toBuffer(target));
-    });
+  }
+
+  private rootOf(path: BytePath): BytePath {
+    return [...this.roots].find((root) => path === root || isBelow(path, root)) ?? path;
   }
 }
 
-/** What is there; after an interrupted restore it may be under the name that it had while it was changed. */
-function comeBack(path: BytePath, hidden: BytePath): BigIntStats | undefined {
-  const now = lstat(path);
-  if (now !== undefined || lstat(hidden) === undefined) return now;
-  renameSync(toBuffer(hidden), toBuffer(path));
-  return lstat(path);
+function parentPath(path: BytePath): BytePath {
+  return path.slice(0, path.lastIndexOf('/'));
 }
 
 function isOfType(now: BigIntStats, entry: FileEntry, at: BytePath): boolean {

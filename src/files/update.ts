@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, constants, fstatSync, ftruncateSync, openSync, read, renameSync, rmSync, write } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  copyFileSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  read,
+  renameSync,
+  rmSync,
+  write,
+} from 'node:fs';
 import { promisify } from 'node:util';
 import { hasErrno } from '../base/errors.js';
 import { nextData } from '../linux/file-data.js';
-import { type BytePath, type FileData, toBuffer } from './entry.js';
+import { type BytePath, type FileData, shown, toBuffer } from './entry.js';
 import type { DataStream } from './read-list.js';
 
 /** How a file that is there becomes what it was. Applying it keeps the file itself: programs know it by its inode. */
@@ -17,19 +29,20 @@ export interface UpdatePaths {
   readonly staged: BytePath;
   /** For the file itself while it is neither old nor new. */
   readonly hidden: BytePath;
+  /** Where the file is: at `path`, or, where an earlier restore was interrupted, at `hidden`. */
+  readonly current: BytePath;
 }
 
 /**
  * Compare a file with its data in the image, and put aside what differs, on the same disk. Nothing has changed before
- * `apply`. Undefined when nothing differs; `unwritable` when the file cannot be written to, and nothing was read.
+ * `apply`. Undefined when nothing differs.
  */
 export async function compareFile(
   paths: UpdatePaths,
   wanted: FileData,
   data: DataStream,
-): Promise<FileUpdate | 'unwritable' | undefined> {
-  const fd = openIfWritable(paths.path);
-  if (fd === undefined) return 'unwritable';
+): Promise<FileUpdate | undefined> {
+  const fd = openSync(toBuffer(paths.current), constants.O_RDONLY | constants.O_NOFOLLOW);
   const comparison = new Comparison(fd, paths.staged);
   try {
     let end = 0;
@@ -50,12 +63,18 @@ const UNIT_BYTES = 64 << 10;
 const BUFFER_BYTES = 1 << 20;
 const readAt = promisify(read);
 const writeAt = promisify(write);
+/** One for all: files are brought back one after the other. */
+let shared: Buffer | undefined;
 
-type Range = readonly [from: number, to: number, kind: 'staged' | 'zeros'];
+interface Range {
+  readonly from: number;
+  to: number;
+  readonly kind: 'staged' | 'zeros';
+}
 
 class Comparison {
   private readonly sizeBytes: number;
-  private readonly buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  private readonly buffer = (shared ??= Buffer.allocUnsafeSlow(BUFFER_BYTES));
   private readonly ranges: Range[] = [];
   private stagedFd: number | undefined;
 
@@ -69,8 +88,8 @@ class Comparison {
   async bytes(offset: number, wanted: Uint8Array): Promise<void> {
     for (let at = 0; at < wanted.length; at += UNIT_BYTES) {
       const unit = wanted.subarray(at, at + UNIT_BYTES);
-      const { bytesRead } = await readAt(this.fd, this.buffer, 0, unit.length, offset + at);
-      if (bytesRead < unit.length || this.buffer.compare(unit, 0, unit.length, 0, unit.length) !== 0) {
+      const got = await readFully(this.fd, this.buffer.subarray(0, unit.length), offset + at);
+      if (got < unit.length || this.buffer.compare(unit, 0, unit.length, 0, unit.length) !== 0) {
         await this.stage(offset + at, unit);
       }
     }
@@ -83,8 +102,8 @@ class Comparison {
       const next = nextData(this.fd, at);
       if (next === undefined || next.from >= end) return;
       const stop = Math.min(next.to, end, next.from + BUFFER_BYTES);
-      const { bytesRead } = await readAt(this.fd, this.buffer, 0, stop - next.from, next.from);
-      if (this.buffer.subarray(0, bytesRead).some((byte) => byte !== 0)) this.ranges.push([next.from, stop, 'zeros']);
+      const got = await readFully(this.fd, this.buffer.subarray(0, stop - next.from), next.from);
+      if (this.buffer.subarray(0, got).some((byte) => byte !== 0)) this.note(next.from, stop, 'zeros');
       at = stop;
     }
   }
@@ -92,7 +111,8 @@ class Comparison {
   result(paths: UpdatePaths, sizeBytes: number): FileUpdate | undefined {
     const { ranges } = this;
     if (ranges.length === 0 && sizeBytes === this.sizeBytes) return undefined;
-    return { apply: () => applyRanges(paths, ranges, sizeBytes) };
+    const isCut = ranges.length === 0 && sizeBytes < this.sizeBytes;
+    return { apply: () => applyRanges(paths, ranges, sizeBytes, isCut) };
   }
 
   close(): void {
@@ -103,42 +123,80 @@ class Comparison {
   private async stage(offset: number, bytes: Uint8Array): Promise<void> {
     this.stagedFd ??= openSync(toBuffer(this.staged), 'wx', 0o600);
     await writeFully(this.stagedFd, bytes, offset);
-    this.ranges.push([offset, offset + bytes.length, 'staged']);
+    this.note(offset, offset + bytes.length, 'staged');
+  }
+
+  private note(from: number, to: number, kind: Range['kind']): void {
+    const last = this.ranges.at(-1);
+    if (last?.to === from && last.kind === kind) last.to = to;
+    else this.ranges.push({ from, to, kind });
   }
 }
 
 /**
  * Make the file what it was. Cutting it takes one step; for more it goes under another name meanwhile, so that nobody
- * finds it half done where he looks for it, and comes back as the same file.
+ * finds it half done where he looks for it, and comes back as the same file. One that runs, or that is not ours to write,
+ * is replaced by a copy.
  */
-async function applyRanges(paths: UpdatePaths, ranges: readonly Range[], sizeBytes: number): Promise<void> {
-  const [path, staged, hidden] = [paths.path, paths.staged, paths.hidden].map(toBuffer) as [Buffer, Buffer, Buffer];
-  const fd = openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW);
+async function applyRanges(
+  paths: UpdatePaths,
+  ranges: readonly Range[],
+  sizeBytes: number,
+  isCut: boolean,
+): Promise<void> {
+  const [path, staged, hidden, current] = [paths.path, paths.staged, paths.hidden, paths.current].map(toBuffer) as [
+    Buffer,
+    Buffer,
+    Buffer,
+    Buffer,
+  ];
+  const writable = openIfWritable(current);
+  const isHere = current.equals(path);
+  // Where the bytes are written: in place, or under the other name, from which it then comes.
+  const inPlace = isHere && isCut && writable !== undefined;
+  if (writable === undefined) {
+    if (!isHere) throw new Error(`${shown(paths.hidden)}, left by an interrupted restore, cannot be written`);
+    copyFileSync(path, hidden);
+    chmodSync(hidden, 0o600);
+  } else if (isHere && !inPlace) renameSync(path, hidden);
+  const fd = writable ?? openSync(hidden, constants.O_WRONLY | constants.O_NOFOLLOW);
   try {
-    const isCut = ranges.length === 0 && sizeBytes < fstatSync(fd).size;
-    if (!isCut) renameSync(path, hidden);
     await copyRanges(staged, fd, ranges);
     ftruncateSync(fd, sizeBytes);
-    if (!isCut) renameSync(hidden, path);
-    rmSync(staged, { force: true });
   } finally {
     closeSync(fd);
   }
+  if (!inPlace) renameSync(hidden, path);
+  rmSync(staged, { force: true });
 }
 
 async function copyRanges(staged: Buffer, fd: number, ranges: readonly Range[]): Promise<void> {
-  const from = ranges.some(([, , kind]) => kind === 'staged') ? openSync(staged, 'r') : undefined;
-  const buffer = Buffer.allocUnsafeSlow(BUFFER_BYTES);
+  const source = ranges.some(({ kind }) => kind === 'staged') ? openSync(staged, 'r') : undefined;
+  const buffer = (shared ??= Buffer.allocUnsafeSlow(BUFFER_BYTES));
   try {
-    for (const [start, end, kind] of ranges) {
-      const bytes = buffer.subarray(0, end - start);
-      if (kind === 'zeros' || from === undefined) bytes.fill(0);
-      else await readAt(from, bytes, 0, bytes.length, start);
-      await writeFully(fd, bytes, start);
+    for (const { from, to, kind } of ranges) {
+      for (let at = from; at < to;) {
+        const piece = buffer.subarray(0, Math.min(BUFFER_BYTES, to - at));
+        if (kind === 'zeros' || source === undefined) piece.fill(0);
+        else if ((await readFully(source, piece, at)) < piece.length) throw new Error('a staged file was cut short');
+        await writeFully(fd, piece, at);
+        at += piece.length;
+      }
     }
   } finally {
-    if (from !== undefined) closeSync(from);
+    if (source !== undefined) closeSync(source);
   }
+}
+
+/** Fill a buffer from a place in a file; returns fewer bytes at its end only. */
+async function readFully(fd: number, into: Uint8Array, offset: number): Promise<number> {
+  let done = 0;
+  while (done < into.length) {
+    const { bytesRead } = await readAt(fd, into, done, into.length - done, offset + done);
+    if (bytesRead === 0) break;
+    done += bytesRead;
+  }
+  return done;
 }
 
 /** Write all of it at a place in a file. */
@@ -148,12 +206,11 @@ export async function writeFully(fd: number, bytes: Uint8Array, offset: number):
   }
 }
 
-/** A file that runs, or that is not ours to write, can only be replaced. */
-function openIfWritable(path: BytePath): number | undefined {
+function openIfWritable(path: Buffer): number | undefined {
   try {
-    return openSync(toBuffer(path), constants.O_RDWR | constants.O_NOFOLLOW);
+    return openSync(path, constants.O_WRONLY | constants.O_NOFOLLOW);
   } catch (error) {
-    if (hasErrno(error, 'EACCES', 'ETXTBSY')) return undefined;
+    if (hasErrno(error, 'EACCES', 'EPERM', 'ETXTBSY')) return undefined;
     throw error;
   }
 }

@@ -2,11 +2,12 @@
 import { type BigIntStats, lstatSync, readdirSync, statfsSync } from 'node:fs';
 import { asFastFreezeError, hasErrno } from '../base/errors.js';
 import { type BytePath, shown, toBuffer, toBytePath } from './entry.js';
-import { isOurName } from './own-names.js';
+import { holdsImages, isOurName } from './own-names.js';
 
 export interface Found {
   readonly path: BytePath;
-  readonly kind: 'directory' | 'file' | 'symlink' | 'fifo' | 'absent' | 'left';
+  /** `unread`: we may not look; `left`: not to be carried. */
+  readonly kind: 'directory' | 'file' | 'symlink' | 'fifo' | 'absent' | 'left' | 'unread';
   /** Undefined when there is nothing. */
   readonly stat: BigIntStats | undefined;
 }
@@ -17,6 +18,7 @@ export function* walk(roots: readonly BytePath[], except: readonly BytePath[]): 
   for (const root of roots) {
     const stat = lstat(root);
     if (stat === undefined) yield { path: root, kind: 'absent', stat };
+    else if (stat === 'unread') yield { path: root, kind: stat, stat: undefined };
     else yield* visit(root, stat, excepted);
   }
 }
@@ -31,9 +33,9 @@ function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>
     yield { path, kind, stat };
     return;
   }
-  const names = isKernels(path) ? undefined : listDirectory(path);
-  if (names === undefined) {
-    yield { path, kind: 'left', stat };
+  const names = isKernels(path) || holdsImages(path) ? 'left' : listDirectory(path);
+  if (typeof names === 'string') {
+    yield { path, kind: names, stat };
     return;
   }
   yield { path, kind, stat };
@@ -42,7 +44,8 @@ function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>
     const below = path === '/' ? `/${name}` : `${path}/${name}`;
     const found = lstat(below);
     // It has gone since it was listed: somebody else's, since the application stands still.
-    if (found !== undefined) yield* visit(below, found, except);
+    if (found === 'unread') yield { path: below, kind: found, stat: undefined };
+    else if (found !== undefined) yield* visit(below, found, except);
   }
 }
 
@@ -53,21 +56,21 @@ function kindOf(stat: BigIntStats): Found['kind'] {
   return stat.isFIFO() ? 'fifo' : 'left';
 }
 
-/** Undefined where we may not look. */
-function listDirectory(path: BytePath): BytePath[] | undefined {
+function listDirectory(path: BytePath): BytePath[] | 'unread' {
   try {
     return readdirSync(toBuffer(path), { encoding: 'buffer' }).map(toBytePath).sort();
   } catch (error) {
-    if (hasErrno(error, 'EACCES', 'EPERM')) return undefined;
+    if (hasErrno(error, 'EACCES', 'EPERM')) return 'unread';
     if (hasErrno(error, 'ENOENT')) return [];
     throw asFastFreezeError(error, 'preserve', shown(path));
   }
 }
 
-function lstat(path: BytePath): BigIntStats | undefined {
+function lstat(path: BytePath): BigIntStats | 'unread' | undefined {
   try {
     return lstatSync(toBuffer(path), { bigint: true, throwIfNoEntry: false });
   } catch (error) {
+    if (hasErrno(error, 'EACCES', 'EPERM')) return 'unread';
     throw asFastFreezeError(error, 'preserve', shown(path));
   }
 }

@@ -7,28 +7,33 @@ const sysList = libc.func('int64 llistxattr(const void *path, void *list, size_t
   list: Uint8Array,
   n: number,
 ) => number;
-const sysGet = libc.func('int64 lgetxattr(const void *path, const char *name, void *value, size_t n)') as (
+const sysGet = libc.func('int64 lgetxattr(const void *path, const void *name, void *value, size_t n)') as (
   path: Uint8Array,
-  name: string,
+  name: Uint8Array,
   value: Uint8Array,
   n: number,
 ) => number;
 const sysSet = libc.func(
-  'int lsetxattr(const void *path, const char *name, const void *value, size_t n, int flags)',
-) as (path: Uint8Array, name: string, value: Uint8Array, n: number, flags: number) => number;
+  'int lsetxattr(const void *path, const void *name, const void *value, size_t n, int flags)',
+) as (path: Uint8Array, name: Uint8Array, value: Uint8Array, n: number, flags: number) => number;
+
+const sysRemove = libc.func('int lremovexattr(const void *path, const void *name)') as (
+  path: Uint8Array,
+  name: Uint8Array,
+) => number;
 
 const { ENODATA, ENOENT, EOPNOTSUPP, ENOTSUP, ERANGE } = osConstants.errno;
 /** The kernel's limit of a list and of a value. */
 const MAX_BYTES = 65536;
 
-/** Extended attributes of a file or a link itself, by name; none where the file system has no such thing. */
+/** Extended attributes of a file or a link itself, by name, one character a byte; none where the file system has no such thing. */
 export function readXattrs(path: Buffer): Map<string, Buffer> {
   const found = new Map<string, Buffer>();
   const terminated = cString(path);
   const list = read((into) => sysList(terminated, into, into.length), 'llistxattr', path);
   for (const name of list.toString('latin1').split('\0')) {
     if (name === '') continue;
-    const value = read((into) => sysGet(terminated, name, into, into.length), 'lgetxattr', path, true);
+    const value = read((into) => sysGet(terminated, nameBytes(name), into, into.length), 'lgetxattr', path, true);
     found.set(name, value);
   }
   return found;
@@ -36,8 +41,15 @@ export function readXattrs(path: Buffer): Map<string, Buffer> {
 
 /** Throws a SystemError, `EPERM` or `EOPNOTSUPP` where the attribute cannot be had here. */
 export function writeXattr(path: Buffer, name: string, value: Buffer): void {
-  const result = sysSet(cString(path), name, value.length === 0 ? Buffer.alloc(1) : value, value.length, 0);
+  const result = sysSet(cString(path), nameBytes(name), value.length === 0 ? Buffer.alloc(1) : value, value.length, 0);
   if (result < 0) throw new SystemError('lsetxattr', lastErrno(), `${name} of ${path.toString()}`);
+}
+
+/** Throws likewise; an attribute that is not there is removed already. */
+export function removeXattr(path: Buffer, name: string): void {
+  if (sysRemove(cString(path), nameBytes(name)) >= 0) return;
+  const errno = lastErrno();
+  if (errno !== ENODATA) throw new SystemError('lremovexattr', errno, `${name} of ${path.toString()}`);
 }
 
 function read(call: (into: Buffer) => number, name: string, path: Buffer, tolerant = false): Buffer {
@@ -56,6 +68,11 @@ function read(call: (into: Buffer) => number, name: string, path: Buffer, tolera
 
 /** Most files have none, or a short one. */
 const FIRST_BYTES = 512;
+
+/** Names are bytes, here one character each. */
+function nameBytes(name: string): Buffer {
+  return cString(Buffer.from(name, 'latin1'));
+}
 
 function cString(path: Buffer): Buffer {
   return Buffer.concat([path, Buffer.alloc(1)]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
-import { mkdirSync, readdirSync, symlinkSync } from 'node:fs';
+import { mkdirSync, readdirSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { FastFreezeError } from '../../../src/base/errors.js';
@@ -85,6 +85,9 @@ describe('an image that wants to write elsewhere', () => {
     'by name',
     'without its directory',
     'by a hard link',
+    'by a hard link through a link',
+    'by names of ours',
+    'by naming a directory again, as a link',
   ])('is refused: %s', async (how) => {
     const base = makeDirectory();
     const [data, outside] = [join(base, 'data'), join(base, 'outside')];
@@ -106,15 +109,37 @@ describe('an image that wants to write elsewhere', () => {
       'without its directory': () => [directory, evil(`${data}/y/file`)],
       'by a hard link': () => [
         directory,
+        evil(`${data}/f`),
         { path: `${data}/z`, type: 'hardlink', target: '/etc/passwd' },
+      ],
+      'by a hard link through a link': () => [
+        directory,
+        evil(`${data}/f`),
+        { path: `${data}/x`, type: 'symlink', target: outside, ...attributes },
+        { path: `${data}/y`, type: 'hardlink', target: `${data}/x/secret` },
+      ],
+      'by names of ours': () => [
+        directory,
+        { path: `${data}/.fastfreeze-set-aside`, type: 'symlink', target: outside, ...attributes },
         evil(`${data}/f`),
       ],
+      'by naming a directory again, as a link': () => [
+        directory,
+        evil(`${data}/f`),
+        { ...directory, path: `${data}/x` },
+        { path: `${data}/x`, type: 'symlink', target: outside, ...attributes },
+      ],
     };
-    await expect(restoring(base, entries[how]?.() ?? [])).rejects.toMatchObject({ code: 'image' });
-    expect(readdirSync(outside)).toEqual([]);
-    expect(readdirSync(base).sort()).toEqual(
-      how === 'through a link that is there' ? ['data', 'outside'] : ['outside'],
-    );
+    writeFileSync(join(outside, 'secret'), 'not yours');
+    await expect(restoring(base, entries[how]?.() ?? [])).rejects.toMatchObject({
+      code: 'image',
+      reason: expect.stringMatching(/outside of the preserved paths|what no image of ours would say/),
+    });
+    expect(readdirSync(outside)).toEqual(['secret']);
+    expect(statSync(join(outside, 'secret')).nlink).toBe(1);
+    // Only where a link leads to is not known before it is there.
+    const isThere = how === 'through a link that is there' || how === 'by a hard link through a link';
+    expect(readdirSync(base).sort()).toEqual(isThere ? ['data', 'outside'] : ['outside']);
   });
 
   test('a directory of the image takes the place of a link, not of what it leads to', async () => {

@@ -3,6 +3,7 @@ import {
   appendFileSync,
   chmodSync,
   closeSync,
+  copyFileSync,
   fsyncSync,
   ftruncateSync,
   linkSync,
@@ -20,6 +21,8 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { SET_ASIDE, hiddenName, stagedName } from '../../../src/files/own-names.js';
@@ -122,12 +125,18 @@ describe('preserved files', () => {
     expect(await bringBack(captured)).toEqual([
       `4 files and directories that were not there at the checkpoint were set aside, in ${aside}`,
     ]);
-    expect(readFileSync(join(aside, 'sub', 'a-journal'), 'utf8')).toBe('hot');
-    expect(readFileSync(join(aside, 'new', 'deep', 'file'), 'utf8')).toBe('kept');
-    expect(readFileSync(join(aside, 'sub', 'empty'), 'utf8')).toBe('a file now');
+    const [stamp = ''] = readdirSync(aside);
+    expect(readFileSync(join(aside, stamp, 'sub', 'a-journal'), 'utf8')).toBe('hot');
+    expect(readFileSync(join(aside, stamp, 'new', 'deep', 'file'), 'utf8')).toBe('kept');
+    expect(readFileSync(join(aside, stamp, 'sub', 'empty'), 'utf8')).toBe('a file now');
     // The next capture does not take it along, and the next restore leaves it.
     expect((await capture([root])).entries).toBe(captured.entries);
     expect(await bringBack(captured)).toEqual([]);
+    // What comes later under the same names costs nothing of it.
+    mkdirSync(join(root, 'new'));
+    expect(await bringBack(captured)).toHaveLength(1);
+    expect(readdirSync(aside)).toHaveLength(2);
+    expect(readFileSync(join(aside, stamp, 'new', 'deep', 'file'), 'utf8')).toBe('kept');
     renameSync(aside, `${root}-aside`);
     setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
     expect(look(root)).toEqual(before);
@@ -148,7 +157,8 @@ describe('preserved files', () => {
     expect(await bringBack(captured)).toHaveLength(1);
     expect({ ...look(root), ...look(log), ...look(join(base, 'link')) }).toEqual(before);
     expect(readdirSync(base).sort()).toEqual([SET_ASIDE, 'data', 'link', 'log']);
-    expect(readFileSync(join(base, SET_ASIDE, 'later'), 'utf8')).toBe('made after the checkpoint');
+    const [stamp = ''] = readdirSync(join(base, SET_ASIDE));
+    expect(readFileSync(join(base, SET_ASIDE, stamp, 'later'), 'utf8')).toBe('made after the checkpoint');
   });
 
   test('of ours are neither taken nor touched', async () => {
@@ -165,6 +175,53 @@ describe('preserved files', () => {
     writeFileSync(join(ours, 'third'), 'z');
     expect(await bringBack(whole, { except: [ours] })).toEqual([]);
     expect(readdirSync(ours)).toEqual(['another', 'shard', 'third']);
+  });
+
+  test('that run, and cannot be written, stay as long as they are what they were', async () => {
+    const { root } = plant();
+    const tool = join(root, 'tool');
+    copyFileSync('/bin/sleep', tool);
+    chmodSync(tool, 0o755);
+    const captured = await capture([root]);
+    const { ino } = statSync(tool);
+    const running = spawn(tool, ['60'], { stdio: 'ignore' });
+    try {
+      await once(running, 'spawn');
+      expect(() => openSync(tool, 'r+')).toThrow(/ETXTBSY/);
+      await bringBack(captured);
+      expect(statSync(tool).ino).toBe(ino);
+      // An update by rename, and the new one runs.
+      unlinkSync(tool);
+      copyFileSync('/bin/sleep', tool);
+      appendFileSync(tool, 'newer');
+      const other = spawn(tool, ['60'], { stdio: 'ignore' });
+      try {
+        await once(other, 'spawn');
+        await bringBack(captured);
+        expect(readFileSync(tool).equals(readFileSync('/bin/sleep'))).toBe(true);
+        expect(statSync(tool).mode & 0o777).toBe(0o755);
+      } finally {
+        other.kill('SIGKILL');
+        await once(other, 'exit');
+      }
+    } finally {
+      running.kill('SIGKILL');
+      await once(running, 'exit');
+    }
+    expect(readdirSync(root).filter((name) => name.startsWith('.ff-'))).toEqual([]);
+  });
+
+  test('do not take images along, nor push them aside', async () => {
+    const { root } = plant();
+    const images = join(root, 'sub', 'job');
+    mkdirSync(images);
+    writeFileSync(join(images, 'manifest-00000001.json'), '{}');
+    const captured = await capture([root]);
+    mkdirSync(join(root, 'job-2'));
+    writeFileSync(join(root, 'job-2', 'manifest-00000007.json'), '{}');
+    expect(await bringBack(captured)).toEqual([expect.stringMatching(/job-2 holds images and stays/)]);
+    expect(readdirSync(images)).toEqual(['manifest-00000001.json']);
+    expect(captured.entries).toBe(Object.keys(look(root)).length - 3);
   });
 
   test('get setuid bits only where it is asked for', async () => {
@@ -226,6 +283,21 @@ describe('a restore of files that does not come to its end', () => {
     rmSync(join(root, SET_ASIDE), { recursive: true });
     setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
     expect(look(root)).toEqual(before);
+  });
+
+  test('shows no half of a file either when the next one fails', async () => {
+    const { captured, root } = await changed();
+    const hidden = join(root, 'sub', hiddenName('large'));
+    renameSync(join(root, 'sub', 'large'), hidden);
+    const { directory } = captured.store;
+    for (const name of readdirSync(directory).filter((one) => one.endsWith('.ffs'))) {
+      const bytes = readFileSync(join(directory, name));
+      bytes[bytes.length - 9] = (bytes[bytes.length - 9] ?? 0) ^ 1;
+      writeFileSync(join(directory, name), bytes);
+    }
+    await expect(bringBack(captured)).rejects.toMatchObject({ code: 'image' });
+    expect(readdirSync(join(root, 'sub'))).not.toContain('large');
+    expect(statSync(hidden).isFile()).toBe(true);
   });
 
   test('can be dropped before anything was seen of it', async () => {
