@@ -79,6 +79,15 @@ test('TMPDIR is a place of the job’s own that travels, unless another is injec
   });
 }, 60_000);
 
+test('what a normal user’s job leaves in TMPDIR does not change how it ends, and does not stay', async () => {
+  await withBed('user', async (bed) => {
+    const script = 'mkdir "$TMPDIR/closed"; : >"$TMPDIR/closed/x"; chmod 555 "$TMPDIR/closed"; exit 7';
+    const job = bed.run(await bed.place(), url(bed), ['sh', '-c', script]);
+    expect(await job.ends()).toMatchObject({ code: 7 });
+    expect(bed.list('tmp')).toEqual([]);
+  });
+}, 30_000);
+
 test('UV_THREADPOOL_SIZE is the caller’s, or none; ours is never seen', async () => {
   await withBed('root', async (bed) => {
     const place = await bed.place();

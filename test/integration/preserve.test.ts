@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that travel in the image: what the application finds after a restore is what it had at the checkpoint.
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
 import type { Job } from '../support/job.js';
 import { signalPid } from '../support/processes.js';
+import { PYTHON } from '../support/stage.js';
 import { until } from '../support/until.js';
 
 /**
@@ -181,3 +193,77 @@ test('as root: a checkpoint may name more of them, and those of before are not f
     }
   });
 }, 180_000);
+
+test('as user: a damaged image costs no file, and the output of run in a preserved directory is its caller’s', async () => {
+  await withBed('user', async (bed) => {
+    const [data, image, stop] = [bed.directory('work', 'data'), bed.path('image'), bed.path('stop')];
+    const out = bed.write('work/data/job.out', '');
+    const script = `import os, sys, time
+memory = os.urandom(6 << 20)
+n = 0
+while not os.path.exists(sys.argv[2]):
+    with open(sys.argv[1] + "/notes", "w") as f: f.write("note %d" % n)
+    print(n, flush=True)
+    n += 1
+    time.sleep(0.05)
+print("done", len(memory), flush=True)
+`;
+    const command = [PYTHON, bed.write('notes.py', script), data, stop];
+    const options = ['--image-url', `file:${image}`, '--preserve-path', data, '--num-shards', '1'];
+    const lines = (): string[] => readFileSync(out, 'utf8').split('\n').slice(0, -1);
+    const run = async (): Promise<Job> => {
+      const fd = openSync(out, 'a');
+      const job = bed.run(await bed.place(), options, command, { stdoutFd: fd });
+      closeSync(fd);
+      return job;
+    };
+    const job = await run();
+    await job.ready('scratch');
+    await until('some lines', () => lines().length > 2);
+    await job.commits(['--leave-running']);
+    const before = lines().length;
+    await until('more lines', () => lines().length > before + 3);
+    bed.leavesState = true;
+    signalPid(job.pid, 'SIGKILL');
+    await job.ends();
+    await until('the whole job to be gone', () => bed.survivors().length === 0, 20_000);
+
+    const [shard = ''] = bed.list('image').filter((name) => name.endsWith('.ffs'));
+    const whole = readFileSync(`${image}/${shard}`);
+    const damaged = Buffer.from(whole);
+    damaged[damaged.length >> 1] = (damaged[damaged.length >> 1] ?? 0) ^ 1;
+    writeFileSync(`${image}/${shard}`, damaged);
+    const [notes, output] = [readFileSync(`${data}/notes`, 'utf8'), readFileSync(out, 'utf8')];
+    const refused = await run();
+    expect(await refused.ends()).toMatchObject({ code: 171 });
+    expect(refused.stderr).toMatch(/is damaged/);
+    expect(readFileSync(`${data}/notes`, 'utf8')).toBe(notes);
+    expect(bed.list('work', 'data')).toEqual(['job.out', 'notes']);
+
+    writeFileSync(`${image}/${shard}`, whole);
+    const again = await run();
+    await again.ready('restored');
+    await until('more lines', () => lines().length > output.split('\n').length + 3);
+    writeFileSync(stop, '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+    // Nothing of what the crashed run had passed on is cut off, and the rest is behind it.
+    expect(readFileSync(out, 'utf8').startsWith(output)).toBe(true);
+    expect(lines().at(-1)).toBe(`done ${6 << 20}`);
+  });
+}, 120_000);
+
+test('paths within the images’ own place are refused before anything starts', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    const ran = bed.path('ran');
+    for (const path of [bed.path('images'), bed.path('images', 'below')]) {
+      const options = ['--image-url', `file:${bed.path('images')}`, '--preserve-path', path];
+      const answer = await place.fastfreeze(['run', ...options, '--', 'touch', ran]);
+      expect(answer).toMatchObject({
+        code: 2,
+        stderr: expect.stringMatching(/^Error: .*the images are to lie there/m),
+      });
+    }
+    expect(existsSync(ran)).toBe(false);
+  });
+}, 30_000);

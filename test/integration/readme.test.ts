@@ -50,6 +50,7 @@ function shape(line: string): string {
   return line
     .replace(/file:\S+/g, 'URL')
     .replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, 'WHEN')
+    .replace(/\d{8}T\d{6}Z-[0-9a-f]{12}/g, 'PREFIX')
     .replace(/\d+(\.\d+)?/g, 'N');
 }
 
@@ -73,11 +74,14 @@ test('the README’s first session goes as it is shown', async () => {
     await job.prints(/^step 5$/m);
     const frozen = await place.fastfreeze(words(second, 'checkpoint'));
     expect(shape(frozen.stderr.trim())).toBe(shape(second.find((line) => line.startsWith('Checkpoint to')) ?? ''));
-    const shown = (lines: readonly string[]): string[] => lines.filter((line) => line.startsWith('[ff.run]')).map(shape);
+    const shown = (lines: readonly string[]): string[] =>
+      lines.filter((line) => line.startsWith('[ff.run]')).map(shape);
     expect(await job.ends()).toMatchObject({ code: Number(first.at(-2)) });
     expect(shown(job.stderr.split('\n'))).toEqual(shown(first));
     const objects = second.filter((line) => line.startsWith('-rw')).map((line) => line.split(' ').at(-1) ?? '');
-    expect(bed.list('images', 'doc').map(shape)).toEqual(objects.map(shape));
+    // How many shards there are is a matter of the moment.
+    const kinds = (names: readonly string[]): string[] => [...new Set(names.map(shape))];
+    expect(kinds(bed.list('images', 'doc'))).toEqual(kinds(objects));
 
     const again = bed.start(place, start);
     expect(await again.ends()).toMatchObject({ code: Number(third.at(-2)) });
