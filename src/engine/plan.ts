@@ -24,6 +24,7 @@ export interface PlanRequest {
   readonly noRestore: boolean;
   readonly generation?: number;
   readonly allowBadImageVersion: boolean;
+  readonly allowInexact: boolean;
   readonly spoolDirectory?: string;
   readonly keep: number;
   /** To decrypt the image with, and to encrypt those that follow. */
@@ -163,7 +164,7 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
   }
   // Here, where /proc/cpuinfo is the machine's own, and nothing has been started. CRIU would not look (`commonArguments`).
   const machine = readCpuFlags();
-  if (record.cpu !== undefined) refuseLesserCpu(record.cpu, machine);
+  if (record.cpu !== undefined) lookAtCpu(record.cpu, machine, request, log);
   log.info(`Restoring application from generation ${generation} of ${manifest.createdAt}`);
   return {
     generation,
@@ -172,4 +173,13 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
     ...(record.identity === undefined ? {} : { identity: record.identity }),
     ...(keys === undefined ? {} : { keys }),
   };
+}
+
+function lookAtCpu(cpu: CpuRecord, machine: ReadonlySet<string>, request: PlanRequest, log: Logger): void {
+  try {
+    refuseLesserCpu(cpu, machine);
+  } catch (error) {
+    if (!request.allowInexact) throw error;
+    log.warn(`${asFastFreezeError(error, 'restore').reason}: an instruction that is missing will end it (SIGILL)`);
+  }
 }

@@ -86,6 +86,21 @@ test('where the CPU lacks what the job may use, nothing is restored', async () =
   });
 }, 60_000);
 
+test('who knows better continues on a lesser CPU all the same', async () => {
+  await withBed('root', async (bed) => {
+    const command = ['sh', '-c', 'echo here; until [ -e "$0" ]; do sleep 0.05; done', bed.path('stop')];
+    const first = bed.run(await bed.place(), url(bed), command);
+    await first.prints(/here/);
+    await first.freeze();
+    const lesser = await bed.place({ files: without(/^popcnt$/) });
+    const again = bed.run(lesser, [...url(bed), '--allow-inexact'], command);
+    await again.ready('restored');
+    expect(again.stderr).toMatch(/Warning: the CPU of this machine lacks what it may use: popcnt: .*SIGILL/);
+    bed.write('stop', '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+  });
+}, 60_000);
+
 test('a fleet is what all its machines have; OpenSSL and the search for libraries keep to it as well', async () => {
   await withBed('root', async (bed) => {
     const fleet = bed.write('fleet', `${CPUINFO}${without(/^(aes|avx.*|fma|f16c)$/)['/proc/cpuinfo'] ?? ''}`);
