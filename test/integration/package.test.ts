@@ -167,7 +167,8 @@ function inside(recipe: () => Promise<RootRecipe>): void {
     const words = [COMMANDS.user, 'run', '-i', '/tmp/environment', '--', 'env'];
     const { code, stdout } = await container.exec(words, { ...BARE, OTHER: 'a b' });
     expect(code).toBe(0);
-    const variables = ['FASTFREEZE=1', 'OTHER=a b', `PATH=${BARE.PATH}`, 'UV_USE_IO_URING=0'];
+    const tmp = 'TMPDIR=/var/tmp/fastfreeze/tmp';
+    const variables = ['FASTFREEZE=1', 'OTHER=a b', `PATH=${BARE.PATH}`, tmp, 'UV_USE_IO_URING=0'];
     expect(
       stdout
         .trim()
