@@ -110,7 +110,8 @@ class Capture {
   ): Promise<FileEntry | undefined> {
     if (kind === 'unread') return this.leaveUnread(path);
     if (stat === undefined || kind === 'absent') return { path, type: 'absent' };
-    if (kind === 'left') return { path, type: 'left' };
+    if (kind === 'images') this.options.warn(`${shown(path)} holds images of a job and is not in the image`);
+    if (kind === 'left' || kind === 'images') return { path, type: 'left' };
     const first = this.firstName(path, stat);
     if (first !== undefined) return { path, type: 'hardlink', target: first };
     const raw = toBuffer(path);

@@ -6,8 +6,8 @@ import { holdsImages, isOurName } from './own-names.js';
 
 export interface Found {
   readonly path: BytePath;
-  /** `unread`: we may not look; `left`: not to be carried. */
-  readonly kind: 'directory' | 'file' | 'symlink' | 'fifo' | 'absent' | 'left' | 'unread';
+  /** `unread`: we may not look; `images`: images of a job lie there; `left`: not to be carried. */
+  readonly kind: 'directory' | 'file' | 'symlink' | 'fifo' | 'absent' | 'left' | 'images' | 'unread';
   /** Undefined when there is nothing. */
   readonly stat: BigIntStats | undefined;
 }
@@ -33,7 +33,7 @@ function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>
     yield { path, kind, stat };
     return;
   }
-  const names = isKernels(path) || holdsImages(path) ? 'left' : listDirectory(path);
+  const names = isKernels(path) ? 'left' : holdsImages(path) ? 'images' : listDirectory(path);
   if (typeof names === 'string') {
     yield { path, kind: names, stat };
     return;

@@ -217,6 +217,7 @@ describe('preserved files', () => {
     mkdirSync(images);
     writeFileSync(join(images, 'manifest-00000001.json'), '{}');
     const captured = await capture([root]);
+    expect(captured.warnings).toEqual([`${images} holds images of a job and is not in the image`]);
     mkdirSync(join(root, 'job-2'));
     writeFileSync(join(root, 'job-2', 'manifest-00000007.json'), '{}');
     expect(await bringBack(captured)).toEqual([expect.stringMatching(/job-2 holds images and stays/)]);
