@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, readlinkSync, statSync } from 'node:fs';
-import { listProc, readProc } from '../linux/proc.js';
+import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
 import type { TreeProcess } from './tree.js';
 
 /** A regular file that the application can change, by a descriptor or a mapping that it has. */
@@ -30,21 +29,15 @@ export function readOpenFiles(tree: readonly TreeProcess[], except: string): Ope
 }
 
 function openFile(pid: number, fd: number): OpenFile | undefined {
-  try {
-    const flags = Number.parseInt(
-      /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '0',
-      8,
-    );
-    if ((flags & O_ACCMODE) === 0 || (flags & O_PATH) !== 0) return undefined;
-    const file = statSync(`/proc/${pid}/fd/${fd}`);
-    // One without a name travels in the image.
-    if (!file.isFile() || file.nlink === 0) return undefined;
-    const path = readlinkSync(`/proc/${pid}/fd/${fd}`);
-    return path.startsWith('/') ? { path, lengthBytes: file.size, isAppended: (flags & O_APPEND) !== 0 } : undefined;
-  } catch {
-    // A zombie has no descriptors.
-    return undefined;
-  }
+  const link = `/proc/${pid}/fd/${fd}`;
+  const flags = Number.parseInt(/^flags:\s*(\d+)/m.exec(readProc(`/proc/${pid}/fdinfo/${fd}`) ?? '')?.[1] ?? '0', 8);
+  if ((flags & O_ACCMODE) === 0 || (flags & O_PATH) !== 0) return undefined;
+  const file = statSeen(link);
+  // One without a name travels in the image.
+  if (file?.isFile() !== true || file.nlink === 0n) return undefined;
+  const path = readProcLink(link);
+  if (path?.startsWith('/') !== true) return undefined;
+  return { path, lengthBytes: Number(file.size), isAppended: (flags & O_APPEND) !== 0 };
 }
 
 const O_ACCMODE = 0o3;
@@ -55,8 +48,8 @@ function* mappedFiles(pid: number): Generator<OpenFile> {
   for (const line of (readProc(`/proc/${pid}/maps`) ?? '').split('\n')) {
     const path = /^\S+ .w.s \S+ \S+ [1-9]\d*\s+(\/.*)$/.exec(line)?.[1]?.replaceAll('\\012', '\n');
     // One that was removed travels in the image. Its inode says nothing here: on an overlay it is that of the layer below.
-    const file = path === undefined ? undefined : statSync(path, { throwIfNoEntry: false });
+    const file = path === undefined ? undefined : statSeen(path);
     if (path === undefined || file?.isFile() !== true) continue;
-    yield { path, lengthBytes: file.size, isAppended: false };
+    yield { path, lengthBytes: Number(file.size), isAppended: false };
   }
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
 import { type FileHandle, open } from 'node:fs/promises';
-import { statSync } from 'node:fs';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
-import { listProc, readProc, readProcLink } from '../linux/proc.js';
+import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
 import type { TreeProcess } from './tree.js';
 
 /** A file that the application reads and does not write: it must be the same wherever it continues. */
@@ -48,23 +47,24 @@ const MACHINES_CACHES = ['/var/lib/sss/mc', '/var/cache/nscd', '/var/db/nscd', '
 
 export function createFileHasher(options: { readonly maxWholeBytes?: number } = {}): FileHasher {
   const { maxWholeBytes = MAX_WHOLE_BYTES } = options;
-  const known = new Map<string, ReadFile>();
+  const known = new Map<string, { readonly key: string; readonly file: ReadFile }>();
   return {
     async describe(paths) {
       const files: ReadFile[] = [];
       // Together, too, they must not cost the time that a machine has which is about to be taken away.
       let leftBytes = maxWholeBytes;
       for (const path of paths) {
-        const stat = statSync(path, { bigint: true, throwIfNoEntry: false });
+        const stat = statSeen(path);
         if (stat?.isFile() !== true) continue;
-        const key = [path, stat.dev, stat.ino, stat.size, stat.mode, stat.mtimeNs, stat.ctimeNs].join(' ');
-        let file = known.get(key);
+        const key = [stat.dev, stat.ino, stat.size, stat.mode, stat.mtimeNs, stat.ctimeNs].join(' ');
+        const before = known.get(path);
+        let file = before?.key === key ? before.file : undefined;
         if (file === undefined) {
           const sampled = Number(stat.size) > leftBytes;
           file = await describeOne(path, sampled);
           if (file === undefined) continue;
           if (!sampled) leftBytes -= file.sizeBytes;
-          known.set(key, file);
+          known.set(path, { key, file });
         }
         files.push(file);
       }

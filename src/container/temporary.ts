@@ -79,18 +79,24 @@ function make(path: string): string {
   return path;
 }
 
-/** Never throws: what cannot be removed stays, and the job has ended as it has. */
-export function removeTemporaryDirectory(path: string): void {
+/** Never throws: what cannot be removed stays, and the job has ended as it has. Returns why it stays. */
+export function removeTemporaryDirectory(path: string): FastFreezeError | undefined {
   try {
     rmSync(path, { recursive: true, force: true });
+    return undefined;
   } catch {
     // Only root empties a directory that its owner may not write.
-    try {
-      makeWritable(path);
-      rmSync(path, { recursive: true, force: true });
-    } catch {
-      return;
-    }
+    return removeProtected(path);
+  }
+}
+
+function removeProtected(path: string): FastFreezeError | undefined {
+  try {
+    makeWritable(path);
+    rmSync(path, { recursive: true, force: true });
+    return undefined;
+  } catch (error) {
+    return asFastFreezeError(error, 'remove temporary files', path);
   }
 }
 

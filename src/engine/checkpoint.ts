@@ -126,7 +126,7 @@ async function attemptCheckpoint(
     unmapIdleCode();
     try {
       const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast };
-      await hashReadFiles(attempt, readTree(job.appPid));
+      await hashBeforeFreeze(attempt);
       const result = await dumpAndCommit(attempt);
       if (spool === undefined) await pruneOld(job, store);
       else job.spooled(generation, destination);
@@ -271,11 +271,18 @@ function allowance({ job, request, isLast }: Attempt): Allowance {
   return isLast ? 'everything' : 'what stays';
 }
 
-/** Before the freeze, so that all but what has just been opened is known when the application waits. */
+/** So that all but what has just been opened is known when the application waits. */
+async function hashBeforeFreeze(attempt: Attempt): Promise<void> {
+  const { job } = attempt;
+  const tree = readTree(job.appPid);
+  const written = readOpenFiles(tree, job.config.jobDirectory).map(({ path }) => path);
+  await hashReadFiles(attempt, tree, [...written, ...job.preserve.paths]);
+}
+
 async function hashReadFiles(
   { job }: Attempt,
   tree: readonly TreeProcess[],
-  except: readonly string[] = [],
+  except: readonly string[],
 ): Promise<ReadFile[]> {
   return await job.fileHasher.describe(findReadFiles(tree, [job.config.jobDirectory, ...except]));
 }

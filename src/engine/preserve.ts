@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { realpathSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { OpenFile } from '../container/open-files.js';
 import { type CapturedFiles, captureFiles } from '../files/capture.js';
-import { isBelow, joinRoots, wrongRoot } from '../files/roots.js';
+import { isBelow, joinRoots, realPath, wrongRoot } from '../files/roots.js';
 import { type StagedFiles, stageFiles } from '../files/stage.js';
 import type { ImageReader } from '../image/reader.js';
 import type { ImageWriter } from '../image/writer.js';
@@ -103,8 +102,8 @@ export function adviceOnOpenFiles(
 /** Throws `usage` for paths that lie where the images are: nothing of them would travel. */
 export function refuseOverlap(paths: readonly string[], imageUrl: string): void {
   if (!isFileUrl(imageUrl)) return;
-  const images = realpathIfThere(parseFileUrl(imageUrl));
-  const path = paths.find((one) => realpathIfThere(one) === images || isBelow(realpathIfThere(one), images));
+  const images = realPath(parseFileUrl(imageUrl));
+  const path = paths.find((one) => realPath(one) === images || isBelow(realPath(one), images));
   if (path === undefined) return;
   throw new FastFreezeError({
     code: 'usage',
@@ -122,13 +121,5 @@ function notTheApplications(config: SupervisorConfig, imageUrls: readonly string
   if (config.temporaryDirectory !== undefined) ours.push(config.temporaryDirectory);
   if (config.spoolDirectory !== undefined) ours.push(config.spoolDirectory);
   if (config.metricsPath !== undefined) ours.push(config.metricsPath);
-  return ours.map(realpathIfThere);
-}
-
-function realpathIfThere(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch {
-    return path; // Nothing lies there yet.
-  }
+  return ours.map(realPath);
 }

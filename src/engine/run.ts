@@ -341,7 +341,8 @@ async function runSupervised(
     return await supervise(config, plan, job, signals, voice);
   } finally {
     terminal.restore();
-    if (temporary.temporaryDirectory !== undefined) removeTemporaryDirectory(temporary.temporaryDirectory);
+    const left = temporary.temporaryDirectory && removeTemporaryDirectory(temporary.temporaryDirectory);
+    if (left) log.warn(left.message);
   }
 }
 

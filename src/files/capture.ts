@@ -1,15 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import {
-  type BigIntStats,
-  closeSync,
-  constants,
-  fstatSync,
-  lstatSync,
-  openSync,
-  read,
-  readlinkSync,
-  realpathSync,
-} from 'node:fs';
+import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, read, readlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
@@ -29,7 +19,7 @@ import {
   toBuffer,
   toBytePath,
 } from './entry.js';
-import { joinRoots, wrongRoot } from './roots.js';
+import { joinRoots, realPath, wrongRoot } from './roots.js';
 import { type Found, walk } from './walk.js';
 
 export interface CaptureOptions {
@@ -204,7 +194,7 @@ function isCarried(xattr: string): boolean {
  * link itself is kept beside what it leads to.
  */
 function resolveRoots(roots: readonly string[]): string[] {
-  const resolved = joinRoots(roots.flatMap((root) => [...linkItself(root), realpathIfThere(root)]));
+  const resolved = joinRoots(roots.flatMap((root) => [...linkItself(root), realPath(root)]));
   for (const path of resolved) {
     const reason = wrongRoot(path);
     if (reason === undefined) continue;
@@ -222,16 +212,7 @@ function resolveRoots(roots: readonly string[]): string[] {
 
 function linkItself(root: string): string[] {
   const isLink = lstatSync(root, { throwIfNoEntry: false })?.isSymbolicLink() === true;
-  return isLink ? [join(realpathIfThere(dirname(root)), basename(root))] : [];
-}
-
-function realpathIfThere(path: string): string {
-  try {
-    return realpathSync(path);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT') && path !== '/') return join(realpathIfThere(dirname(path)), basename(path));
-    throw asFastFreezeError(error, 'preserve', path);
-  }
+  return isLink ? [join(realPath(dirname(root)), basename(root))] : [];
 }
 
 function stopped(): FastFreezeError {

@@ -34,10 +34,15 @@ function isTemporary(name: BytePath): boolean {
   return isStaged(name) || /^\.ff-old-[0-9a-f]{16}$/.test(name);
 }
 
+/** Whether a name is that of a manifest: then images of a job lie beside it. */
+export function isManifest(name: string): boolean {
+  return parseManifestName(name) !== undefined;
+}
+
 /** Whether a directory is where images of a job lie: no image must hold another, nor be set aside. */
 export function holdsImages(path: BytePath): boolean {
   try {
-    return readdirSync(toBuffer(path)).some((name) => parseManifestName(name) !== undefined);
+    return readdirSync(toBuffer(path)).some(isManifest);
   } catch (error) {
     if (hasErrno(error, 'ENOTDIR', 'ENOENT', 'EACCES', 'EPERM')) return false;
     throw error;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { resolve } from 'node:path';
+import { realpathSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
 
 /** The paths of `--preserve-path A:B --preserve-path C`, absolute, each once and none below another. */
 export function preservedRoots(given: readonly string[], directory: string): string[] {
@@ -26,4 +27,13 @@ const KERNEL_PATHS = ['/proc', '/sys', '/dev'];
 /** Whether a path lies within a directory, by their names alone; a directory does not lie within itself. */
 export function isBelow(path: string, directory: string): boolean {
   return path.startsWith(directory === '/' ? '/' : `${directory}/`) && path !== directory;
+}
+
+/** A path without symbolic links, as far as it is there and we may look: what follows stays as it is written. */
+export function realPath(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    return path === '/' ? path : join(realPath(dirname(path)), basename(path));
+  }
 }

@@ -13,7 +13,7 @@ import {
   write,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { hasErrno } from '../base/errors.js';
+import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { nextData } from '../linux/file-data.js';
 import { type BytePath, type FileData, shown, toBuffer } from './entry.js';
 import type { DataStream } from './read-list.js';
@@ -155,7 +155,7 @@ async function applyRanges(
   // Where the bytes are written: in place, or under the other name, from which it then comes.
   const inPlace = isHere && isCut && writable !== undefined;
   if (writable === undefined) {
-    if (!isHere) throw new Error(`${shown(paths.hidden)}, left by an interrupted restore, cannot be written`);
+    if (!isHere) throw unwritable(paths.hidden);
     copyFileSync(path, hidden);
     chmodSync(hidden, 0o600);
   } else if (isHere && !inPlace) renameSync(path, hidden);
@@ -168,6 +168,16 @@ async function applyRanges(
   }
   if (!inPlace) renameSync(hidden, path);
   rmSync(staged, { force: true });
+}
+
+function unwritable(path: BytePath): FastFreezeError {
+  return new FastFreezeError({
+    code: 'store',
+    op: 'go on with the interrupted restore of',
+    subject: shown(path),
+    reason: 'the file cannot be written any more',
+    hint: 'make it writable for the user who restores',
+  });
 }
 
 async function copyRanges(staged: Buffer, fd: number, ranges: readonly Range[]): Promise<void> {

@@ -2,7 +2,7 @@
 import { type BigIntStats, lstatSync, readdirSync, statfsSync } from 'node:fs';
 import { asFastFreezeError, hasErrno } from '../base/errors.js';
 import { type BytePath, shown, toBuffer, toBytePath } from './entry.js';
-import { holdsImages, isOurName } from './own-names.js';
+import { isManifest, isOurName } from './own-names.js';
 
 export interface Found {
   readonly path: BytePath;
@@ -19,11 +19,16 @@ export function* walk(roots: readonly BytePath[], except: readonly BytePath[]): 
     const stat = lstat(root);
     if (stat === undefined) yield { path: root, kind: 'absent', stat };
     else if (stat === 'unread') yield { path: root, kind: stat, stat: undefined };
-    else yield* visit(root, stat, excepted);
+    else yield* visit(root, stat, undefined, excepted);
   }
 }
 
-function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>): Generator<Found> {
+function* visit(
+  path: BytePath,
+  stat: BigIntStats,
+  deviceAbove: bigint | undefined,
+  except: ReadonlySet<BytePath>,
+): Generator<Found> {
   if (except.has(path)) {
     yield { path, kind: 'left', stat };
     return;
@@ -33,7 +38,7 @@ function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>
     yield { path, kind, stat };
     return;
   }
-  const names = isKernels(path) ? 'left' : holdsImages(path) ? 'images' : listDirectory(path);
+  const names = stat.dev !== deviceAbove && isKernels(path) ? 'left' : listDirectory(path);
   if (typeof names === 'string') {
     yield { path, kind: names, stat };
     return;
@@ -45,7 +50,7 @@ function* visit(path: BytePath, stat: BigIntStats, except: ReadonlySet<BytePath>
     const found = lstat(below);
     // It has gone since it was listed: somebody else's, since the application stands still.
     if (found === 'unread') yield { path: below, kind: found, stat: undefined };
-    else if (found !== undefined) yield* visit(below, found, except);
+    else if (found !== undefined) yield* visit(below, found, stat.dev, except);
   }
 }
 
@@ -56,9 +61,10 @@ function kindOf(stat: BigIntStats): Found['kind'] {
   return stat.isFIFO() ? 'fifo' : 'left';
 }
 
-function listDirectory(path: BytePath): BytePath[] | 'unread' {
+function listDirectory(path: BytePath): BytePath[] | 'unread' | 'images' {
   try {
-    return readdirSync(toBuffer(path), { encoding: 'buffer' }).map(toBytePath).sort();
+    const names = readdirSync(toBuffer(path), { encoding: 'buffer' }).map(toBytePath).sort();
+    return names.some(isManifest) ? 'images' : names;
   } catch (error) {
     if (hasErrno(error, 'EACCES', 'EPERM')) return 'unread';
     if (hasErrno(error, 'ENOENT')) return [];

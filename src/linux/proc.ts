@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
+import { type BigIntStats, readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
 
 /** A file of /proc; undefined when its process or descriptor has gone, or we may not look. */
 export function readProc(path: string): string | undefined {
@@ -9,6 +9,11 @@ export function readProc(path: string): string | undefined {
 /** What a link of /proc points to; undefined likewise. */
 export function readProcLink(path: string): string | undefined {
   return unlessGone(() => readlinkSync(path));
+}
+
+/** What stands behind a path, a descriptor's in /proc or any other; undefined likewise. */
+export function statSeen(path: string): BigIntStats | undefined {
+  return unlessGone(() => statSync(path, { bigint: true }));
 }
 
 /** The numbers that a directory of /proc lists: PIDs, threads, descriptors. None likewise, nor for a zombie. */

@@ -161,7 +161,7 @@ describe('an image that wants to write elsewhere', () => {
 
 describe('paths to preserve', () => {
   test('are split at colons, made absolute, and none lies below another', () => {
-    expect(preservedRoots(['a:/b/', '/b/c', '/bc:'], '/work')).toEqual(['/b', '/bc', '/work/a']);
+    expect(preservedRoots(['a:/b/', '/b/c', '/bc:'], '/home/ann')).toEqual(['/b', '/bc', '/home/ann/a']);
     expect(joinRoots(['/x/y', '/x', '/x'])).toEqual(['/x']);
   });
 
