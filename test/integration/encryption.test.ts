@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
 import { generations, imageHashes } from '../support/image.js';
+import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
 import { descendantsOf } from '../support/processes.js';
 import { fixture } from '../support/stage.js';
@@ -17,6 +18,7 @@ const passphraseFile = (bed: Bed, name = 'passphrase', text = `${PASSPHRASE}\n`)
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('a job continues over generations with --passphrase-file and FF_PASSPHRASE, and nowhere shows it', async () => {
       await withBed(identity, async (bed) => {
         const file = passphraseFile(bed);
@@ -67,7 +69,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('without the passphrase, with another, or with one for an image that is not encrypted, nothing starts', async () => {
+    it('without the passphrase, with another, or with one for an image that is not encrypted, nothing starts', async () => {
       await withBed(identity, async (bed) => {
         const file = passphraseFile(bed);
         const first = bed.run(await bed.place(), ['--image-url', url(bed), '--passphrase-file', file], loop(bed));

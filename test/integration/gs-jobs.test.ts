@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
 import { GcsFake } from '../support/gcs-fake.js';
+import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
 import { fixture, PYTHON } from '../support/stage.js';
 
@@ -24,6 +25,7 @@ afterAll(() => fake.stop());
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('a job continues elsewhere out of gs:, twice', async () => {
       await withBed(identity, async (bed) => {
         const { options, prefix } = image(`${identity} job ä`);
@@ -47,7 +49,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 240_000);
 
-    test('memory of many parts comes back as it was, through lost answers and broken reads', async () => {
+    it('memory of many parts comes back as it was, through lost answers and broken reads', async () => {
       await withBed(identity, async (bed) => {
         const { options, prefix } = image(`${identity}-memory`);
         const command = [PYTHON, fixture('memory.py'), bed.path('stop'), '100'];
@@ -75,7 +77,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 240_000);
 
-    test('when the service refuses the commit, the job runs on and no manifest is there', async () => {
+    it('when the service refuses the commit, the job runs on and no manifest is there', async () => {
       await withBed(identity, async (bed) => {
         const { options, prefix } = image(`${identity}-refused`);
         const job = bed.run(await bed.place(), options, loop(bed), { env: fake.env });

@@ -5,6 +5,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
 import { checkNames, generations } from '../support/image.js';
+import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
 import { descendantsOf, inspect } from '../support/processes.js';
 import { fastfreeze, fixture, homeOf, PYTHON } from '../support/stage.js';
@@ -15,6 +16,7 @@ const url = (bed: Bed, name = 'image'): string[] => ['--image-url', `file:${bed.
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('several jobs side by side, named; without a name the error lists them', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
@@ -63,7 +65,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 180_000);
 
-    test('commands without a job say so', async () => {
+    it('commands without a job say so', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         for (const command of ['checkpoint', 'wait']) {
@@ -76,7 +78,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('--image-base with --job-id is --image-url BASE/ID', async () => {
+    it('--image-base with --job-id is --image-url BASE/ID', async () => {
       await withBed(identity, async (bed) => {
         const first = bed.run(
           await bed.place(),
@@ -113,7 +115,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('a restore-only run needs no command; a different one is warned about and the image wins', async () => {
+    it('a restore-only run needs no command; a different one is warned about and the image wins', async () => {
       await withBed(identity, async (bed) => {
         const first = bed.run(await bed.place(), url(bed), loop(bed));
         await first.progresses(2);
@@ -131,7 +133,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('--no-restore starts from scratch', async () => {
+    it('--no-restore starts from scratch', async () => {
       await withBed(identity, async (bed) => {
         const first = bed.run(await bed.place(), url(bed), loop(bed));
         await first.progresses(2);
@@ -144,7 +146,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('when the application has ended, a retry starts anew and says so', async () => {
+    it('when the application has ended, a retry starts anew and says so', async () => {
       await withBed(identity, async (bed) => {
         const first = bed.run(await bed.place(), url(bed), loop(bed));
         await first.progresses(2);
@@ -161,7 +163,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('--leave-running: the application goes on, and the image restores from that instant', async () => {
+    it('--leave-running: the application goes on, and the image restores from that instant', async () => {
       await withBed(identity, async (bed) => {
         const command = [PYTHON, fixture('clocks.py'), bed.path('stop'), '30'];
         const first = bed.run(await bed.place(), url(bed), command);
@@ -190,7 +192,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('--leave-stopped: restored but stopped, until SIGCONT', async () => {
+    it('--leave-stopped: restored but stopped, until SIGCONT', async () => {
       await withBed(identity, async (bed) => {
         const first = bed.run(await bed.place(), url(bed), [PYTHON, fixture('memory.py'), bed.path('stop'), '2']);
         await first.progresses(2);
@@ -213,7 +215,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('--checkpoint-every commits on its own, --keep deletes what is old', async () => {
+    it('--checkpoint-every commits on its own, --keep deletes what is old', async () => {
       await withBed(identity, async (bed) => {
         const options = [...url(bed), '--checkpoint-every', '1s', '--keep', '2', '--output', bed.path('work', 'log')];
         const first = bed.run(await bed.place(), options, loop(bed));
@@ -233,7 +235,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('--checkpoint-on: the signal freezes and ends instead of going to the application', async () => {
+    it('--checkpoint-on: the signal freezes and ends instead of going to the application', async () => {
       await withBed(identity, async (bed) => {
         const options = [...url(bed), '--checkpoint-on', 'SIGINT,SIGTERM'];
         const command = [PYTHON, fixture('signals.py'), bed.path('stop')];
@@ -256,7 +258,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('--on-app-ready runs once the application runs, from scratch and restored', async () => {
+    it('--on-app-ready runs once the application runs, from scratch and restored', async () => {
       await withBed(identity, async (bed) => {
         const mark = bed.path('work', 'hook');
         const options = [...url(bed), '--on-app-ready', `echo ready >>${mark}; echo from-hook`];
@@ -294,7 +296,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('every --cpu-budget and number of shards restores what it froze', async () => {
+    it('every --cpu-budget and number of shards restores what it froze', async () => {
       await withBed(identity, async (bed) => {
         let output = '';
         const settings = [
@@ -320,7 +322,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('--spool: the image is durable there first and arrives in the store', async () => {
+    it('--spool: the image is durable there first and arrives in the store', async () => {
       await withBed(identity, async (bed) => {
         const spool = bed.directory('spool');
         const options = [...url(bed), '--spool', spool];
@@ -339,7 +341,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('wait returns when the application is ready, and ends with an error when it takes too long', async () => {
+    it('wait returns when the application is ready, and ends with an error when it takes too long', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         const job = bed.run(place, [...url(bed), '--container', 'one'], loop(bed));
@@ -353,7 +355,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('two checkpoints at once: both are answered, nothing is torn', async () => {
+    it('two checkpoints at once: both are answered, nothing is torn', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         const job = bed.run(place, url(bed), [PYTHON, fixture('memory.py'), bed.path('stop'), '40']);

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { type Bed, withBed } from '../support/bed.js';
 import { generations, imageHashes } from '../support/image.js';
+import { inTurn } from '../support/in-turn.js';
 import type { Answer, Place } from '../support/place.js';
 import { fixture, PYTHON } from '../support/stage.js';
 
@@ -41,6 +42,7 @@ const json = (answer: Answer): unknown => {
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('a job is inspected, verified, listed, copied and pruned, and what is left continues', async () => {
       await withBed(identity, async (bed) => {
         const images = bed.directory('images');
@@ -113,7 +115,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 180_000);
 
-    test('what is damaged, missing or not ours is told, with its exit code', async () => {
+    it('what is damaged, missing or not ours is told, with its exit code', async () => {
       await withBed(identity, async (bed) => {
         const images = bed.directory('images');
         const directory = join(images, 'job');

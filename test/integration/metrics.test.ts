@@ -3,6 +3,7 @@
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { inTurn } from '../support/in-turn.js';
 import { fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
 
@@ -33,7 +34,8 @@ const actions = (events: readonly Event[]): string[] => events.map(({ action }) 
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
-    test('a recorder gets every event of run, checkpoint, restore and checkpoint, in order', async () => {
+    const it = inTurn(identity);
+    it('a recorder gets every event of run, checkpoint, restore and checkpoint, in order', async () => {
       await withBed(identity, async (bed) => {
         const { program, events } = recorder(bed, 'record');
         const env = { FF_METRICS_RECORDER: program };
@@ -76,7 +78,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 90_000);
 
-    test('a recorder that fails or hangs costs the job nothing but its last words', async () => {
+    it('a recorder that fails or hangs costs the job nothing but its last words', async () => {
       await withBed(identity, async (bed) => {
         const failing = recorder(bed, 'failing', 'echo no route >&2; exit 7');
         const first = bed.run(await bed.place(), url(bed), loop(bed), {

@@ -5,6 +5,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/gl
 import { openStore } from '../../src/store/store.js';
 import { withBed, type Bed } from '../support/bed.js';
 import { startHttpFront, type HttpFront } from '../support/http-front.js';
+import { inTurn } from '../support/in-turn.js';
 import type { Job } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
 import { hasMoto, startMoto, type S3Server } from '../support/moto.js';
@@ -75,6 +76,7 @@ async function finish(job: Job, stopFile: string): Promise<void> {
 
 for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     const run = async (bed: Bed, url: string, command: readonly string[], retryS = 60): Promise<Job> =>
       bed.run(await bed.place({ clockOffsetS: jobs * 5_000 }), ['--image-url', url], command, {
         env: environment(retryS),
@@ -119,7 +121,7 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
       });
     }, 240_000);
 
-    test('connections that are reset, up and down, are no failure', async () => {
+    it('connections that are reset, up and down, are no failure', async () => {
       await withBed(identity, async (bed) => {
         const [url, stopFile] = [newUrl(), bed.path('stop')];
         const command = [PYTHON, fixture('memory.py'), stopFile, '64'];
@@ -143,7 +145,7 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
       });
     }, 240_000);
 
-    test('the service goes away in the middle of a checkpoint: the job runs on, the old image restores', async () => {
+    it('the service goes away in the middle of a checkpoint: the job runs on, the old image restores', async () => {
       await withBed(identity, async (bed) => {
         const [url, stopFile] = [newUrl(), bed.path('stop')];
         const command = [PYTHON, fixture('memory.py'), stopFile, '64'];
@@ -182,7 +184,7 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
       });
     }, 240_000);
 
-    test('a service without conditional writes: run says so, and the job continues all the same', async () => {
+    it('a service without conditional writes: run says so, and the job continues all the same', async () => {
       await withBed(identity, async (bed) => {
         front.refuse = (asked) =>
           asked.headers['if-none-match'] === undefined ? undefined : { status: 501, code: 'NotImplemented' };
@@ -203,7 +205,7 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
       });
     }, 120_000);
 
-    test('a service that is far away and overloaded: every second request is refused, and it takes longer', async () => {
+    it('a service that is far away and overloaded: every second request is refused, and it takes longer', async () => {
       await withBed(identity, async (bed) => {
         let [requests, refused] = [0, 0];
         proxy.delayMs = 5;
@@ -229,7 +231,7 @@ for (const identity of hasMoto ? (['root', 'user'] as const) : []) {
       });
     }, 180_000);
 
-    test('a service that is away, or a bucket that does not exist: 171, and nothing runs', async () => {
+    it('a service that is away, or a bucket that does not exist: 171, and nothing runs', async () => {
       await withBed(identity, async (bed) => {
         const stopFile = bed.path('stop');
         const command = ['sh', fixture('shell-loop.sh'), stopFile];

@@ -3,6 +3,7 @@
 import { writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed } from '../support/bed.js';
+import { inTurn } from '../support/in-turn.js';
 import { fixture, PYTHON } from '../support/stage.js';
 import { sleep } from '../support/until.js';
 import type { Job } from '../support/job.js';
@@ -21,6 +22,7 @@ async function expectAllSignals(job: Job): Promise<void> {
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('each signal to the outermost PID reaches the application, also after a restore', async () => {
       await withBed(identity, async (bed) => {
         const stopFile = bed.path('stop');
@@ -39,7 +41,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('a signal that comes right after the start is not lost: it ends the run or reaches the application', async () => {
+    it('a signal that comes right after the start is not lost: it ends the run or reaches the application', async () => {
       await withBed(identity, async (bed) => {
         const job = bed.run(await bed.place(), ['--image-url', `file:${bed.path('image')}`], ['sleep', '1000']);
         await sleep(150);
@@ -55,7 +57,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('an application that exits on a signal gives its own code', async () => {
+    it('an application that exits on a signal gives its own code', async () => {
       await withBed(identity, async (bed) => {
         const command = [PYTHON, fixture('signals.py'), bed.path('stop'), 'TERM'];
         const job = bed.run(await bed.place(), ['--image-url', `file:${bed.path('image')}`], command);
@@ -66,7 +68,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('exit codes and deaths by signal are mirrored', async () => {
+    it('exit codes and deaths by signal are mirrored', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         const cases: readonly [string, number][] = [
@@ -109,7 +111,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('signal dispositions are clean: yes | head -1 ends', async () => {
+    it('signal dispositions are clean: yes | head -1 ends', async () => {
       await withBed(identity, async (bed) => {
         const job = bed.run(
           await bed.place(),
@@ -121,7 +123,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    test('a command that does not exist or cannot run fails before it is ready', async () => {
+    it('a command that does not exist or cannot run fails before it is ready', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         for (const word of ['/nonexistent/program', bed.write('not-executable', 'x')]) {

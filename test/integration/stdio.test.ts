@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, constants, openSync, readFileSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { inTurn } from '../support/in-turn.js';
 import { Choices, FULL } from '../support/random.js';
 import { signalPid } from '../support/processes.js';
 import { fixture, PYTHON } from '../support/stage.js';
@@ -37,6 +38,7 @@ function fifo(bed: Bed, name: string): { path: string; fd: number } {
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('a regular file as stdin keeps its offset', async () => {
       await withBed(identity, async (bed) => {
         const choices = new Choices(`${identity}/stdin-file`);
@@ -105,7 +107,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 240_000);
 
-    test('the end of stdin before the freeze is the end of stdin after it', async () => {
+    it('the end of stdin before the freeze is the end of stdin after it', async () => {
       await withBed(identity, async (bed) => {
         const command = [PYTHON, fixture('stdin_count.py'), '5', '20'];
         const options = ['--image-url', `file:${bed.path('image')}`];
@@ -121,7 +123,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('an application that does not read its stdin keeps what is in it', async () => {
+    it('an application that does not read its stdin keeps what is in it', async () => {
       await withBed(identity, async (bed) => {
         const go = bed.path('go');
         const command = ['sh', '-c', `echo up; while [ ! -e ${go} ]; do sleep 0.05; done; cat`];
@@ -141,7 +143,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 120_000);
 
-    test('a flood on stdout and stderr, into a slow pipe: every byte once', async () => {
+    it('a flood on stdout and stderr, into a slow pipe: every byte once', async () => {
       await withBed(identity, async (bed) => {
         const choices = new Choices(`${identity}/flood`);
         const count = FULL ? 600_000 : 250_000;
@@ -187,7 +189,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 300_000);
 
-    test('a reader that goes away ends the application by SIGPIPE', async () => {
+    it('a reader that goes away ends the application by SIGPIPE', async () => {
       await withBed(identity, async (bed) => {
         const out = fifo(bed, 'output');
         const stdoutFd = openSync(out.path, constants.O_WRONLY);

@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
+import { inTurn } from '../support/in-turn.js';
 import { signalPid } from '../support/processes.js';
 import { fixture, PYTHON } from '../support/stage.js';
 import { Terminal, type TerminalEnd } from '../support/terminal.js';
@@ -26,6 +27,7 @@ function expectPutBack(end: TerminalEnd): void {
 
 for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) {
   describe(`as ${identity}`, () => {
+    const it = inTurn(identity);
     test('keys, Ctrl-C and window sizes reach the application; its exit code comes back and the terminal is put back', async () => {
       await withBed(identity, async (bed) => {
         const terminal = new Terminal(bed, await bed.place(), run(bed, 'raw'), 33, 111);
@@ -45,7 +47,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
     }, 90_000);
 
     for (const mode of ['raw', 'cooked']) {
-      test(`frozen on one terminal, thawed on others of another size (${mode})`, async () => {
+      it(`frozen on one terminal, thawed on others of another size (${mode})`, async () => {
         await withBed(identity, async (bed) => {
           const end = mode === 'cooked' ? 'q\n' : 'q';
           for (let generation = 0; generation <= 3; generation += 1) {
@@ -75,7 +77,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       }, 120_000);
     }
 
-    test('with --checkpoint-on SIGINT, Ctrl-C freezes and ends; a second one does no harm', async () => {
+    it('with --checkpoint-on SIGINT, Ctrl-C freezes and ends; a second one does no harm', async () => {
       await withBed(identity, async (bed) => {
         const first = new Terminal(bed, await bed.place(), run(bed, 'cooked', '--checkpoint-on', 'SIGINT'));
         await first.shows(/ready/);
@@ -93,7 +95,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       });
     }, 90_000);
 
-    test('the terminal is put back when the application dies, fails to start, or we are told to end', async () => {
+    it('the terminal is put back when the application dies, fails to start, or we are told to end', async () => {
       await withBed(identity, async (bed) => {
         const image = ['run', '--image-url', `file:${bed.path('image')}`, '--no-restore', '--'];
         const dies = new Terminal(bed, await bed.place(), [...image, 'sh', '-c', 'stty raw -echo; kill -SEGV $$']);
@@ -118,7 +120,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       });
     }, 90_000);
 
-    test('a terminal that goes away hangs the application up', async () => {
+    it('a terminal that goes away hangs the application up', async () => {
       await withBed(identity, async (bed) => {
         const terminal = new Terminal(bed, await bed.place(), [
           'run',
@@ -159,7 +161,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       });
     }, 90_000);
 
-    test('a checkpoint of over a second shows its progress on a terminal', async () => {
+    it('a checkpoint of over a second shows its progress on a terminal', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();
         const stopFile = bed.path('stop');
