@@ -59,7 +59,7 @@ if [ -n "$missing" ]; then
   fi
 fi
 
-if [ ! -e lib/cli/main.js ] || [ -n "$(find src package.json tsconfig.json tsconfig.build.json -newer lib/.built 2>/dev/null | head -n 1)" ] || [ ! -e lib/.built ]; then
+if [ ! -e lib/cli/main.js ] || [ -n "$(find src package.json tsconfig.json tsconfig.build.json scripts/bundle-sdks.mjs -newer lib/.built 2>/dev/null | head -n 1)" ] || [ ! -e lib/.built ]; then
   say 'build'
   # What the sources no longer have must not linger in the build.
   rm -rf lib

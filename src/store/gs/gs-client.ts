@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { Storage, type Bucket, type FileMetadata } from '@google-cloud/storage';
+import type { Bucket, FileMetadata } from '@google-cloud/storage';
 import { createHash } from 'node:crypto';
 import { fillFromStream, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
@@ -8,6 +8,7 @@ import { gsError, isMissingObject, statusOf } from './gs-error.js';
 import { readGsSettings } from './gs-settings.js';
 import { type Transport, createTransport } from './gs-transport.js';
 import { createPartSender } from './gs-upload.js';
+import { Storage } from './sdk.js';
 
 /** A connection on which nothing comes for so long is given up. */
 const IDLE_TIMEOUT_MS = 30_000;

@@ -2,10 +2,11 @@
 import { once } from 'node:events';
 import http from 'node:http';
 import https from 'node:https';
-import { Gaxios, type GaxiosOptions, type GaxiosPromise, type GaxiosResponse } from 'gaxios';
+import type { GaxiosOptions, GaxiosPromise, GaxiosResponse } from 'gaxios';
 import type { Storage } from '@google-cloud/storage';
 import { type Agents, createAgents } from '../object/agents.js';
 import { type Pieces, sizeOf } from '../object/pieces.js';
+import { Gaxios } from './sdk.js';
 
 export interface BulkRequest {
   readonly method: 'GET' | 'PUT' | 'DELETE';

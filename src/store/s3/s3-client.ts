@@ -1,4 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
+import { Readable } from 'node:stream';
+import { crc32 } from 'node:zlib';
+import { FastFreezeError } from '../../base/errors.js';
+import { type Agents, createAgents } from '../object/agents.js';
+import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
+import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
+import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
+import { type Pieces, sizeOf } from '../object/pieces.js';
+import { isMisdated, nameOfError, s3Error, statusOf } from './s3-error.js';
+import type { S3Settings } from './s3-settings.js';
 import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
@@ -11,18 +22,7 @@ import {
   PutObjectCommand,
   S3Client,
   UploadPartCommand,
-} from '@aws-sdk/client-s3';
-import { createHash } from 'node:crypto';
-import { Readable } from 'node:stream';
-import { crc32 } from 'node:zlib';
-import { FastFreezeError } from '../../base/errors.js';
-import { type Agents, createAgents } from '../object/agents.js';
-import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
-import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
-import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
-import { type Pieces, sizeOf } from '../object/pieces.js';
-import { isMisdated, nameOfError, s3Error, statusOf } from './s3-error.js';
-import type { S3Settings } from './s3-settings.js';
+} from './sdk.js';
 
 /** Connections at a time: parts or chunks under way, and a few small requests beside them. */
 const MAX_CONNECTIONS = 16;

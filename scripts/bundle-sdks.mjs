@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// Makes one file of each cloud's SDK, in the place of the module that names what is used of it. Every process of a job in object storage loads
+// one: out of several hundred files that takes twice the time, and more memory, than out of one.
+import { build } from 'esbuild';
+
+for (const sdk of ['lib/store/s3/sdk.js', 'lib/store/gs/sdk.js']) {
+  await build({
+    entryPoints: [sdk],
+    outfile: sdk,
+    allowOverwrite: true,
+    bundle: true,
+    platform: 'node',
+    target: 'node20',
+    format: 'esm',
+    // What is CommonJS in there asks for Node's own modules like this.
+    banner: { js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);" },
+    legalComments: 'inline',
+    logLevel: 'warning',
+  });
+}
