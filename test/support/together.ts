@@ -23,12 +23,12 @@ export class Together {
 
   /** Waits until each of the fixtures has printed `count` more complete lines than now. */
   async progresses(job: Job, count: number): Promise<void> {
-    const before = this.#streams(job.stdout).map(countLines);
+    const before = this.#counts(job.stdout);
     let missing: string[] = [];
     await until(
       `${count} more lines of each fixture`,
       () => {
-        const now = this.#streams(job.stdout).map(countLines);
+        const now = this.#counts(job.stdout);
         missing = this.cases.filter((_, at) => (now[at] ?? 0) < (before[at] ?? 0) + count).map((one) => one.name);
         if (missing.length > 0 && !job.running) throw new Error(`the job ended before ${missing.join(', ')} went on`);
         return missing.length === 0;
@@ -49,6 +49,17 @@ export class Together {
     }
   }
 
+  /** Complete lines of each; often asked for, so no text is kept. */
+  #counts(output: string): number[] {
+    if (this.cases.length === 1) return [output.split('\n').length - 1];
+    const counts = this.cases.map(() => 0);
+    for (const [, number = ''] of output.matchAll(/^(\d+):.*\n/gmu)) {
+      const at = Number(number);
+      counts[at] = (counts[at] ?? 0) + 1;
+    }
+    return counts;
+  }
+
   #streams(output: string): string[] {
     if (this.cases.length === 1) return [output];
     const streams = this.cases.map(() => '');
@@ -65,8 +76,4 @@ export class Together {
     }
     return streams;
   }
-}
-
-function countLines(text: string): number {
-  return text.split('\n').length - 1;
 }
