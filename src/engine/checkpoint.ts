@@ -14,6 +14,7 @@ import { type Capture, startCapture } from '../criu/capture.js';
 import { type DumpProcess, startDump } from '../criu/dump.js';
 import { type Allowance, refuseInexactState } from '../criu/exactness.js';
 import { findCause } from '../criu/log-causes.js';
+import { withOptions } from '../criu/options.js';
 import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ImageKeys } from '../image/keys.js';
@@ -170,7 +171,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   const startedMs = performance.now();
   const capture = startCapture({ directory: attempt.directory, poller: job.poller, writer });
   const dump = startDump({
-    setup: job.config.criu,
+    setup: withOptions(job.config.criu, request.criuOptions ?? []),
     pid: job.appPid,
     directory: attempt.directory,
     externals: job.stdio.externals,

@@ -135,6 +135,8 @@ export interface CheckpointRequest {
   readonly preserve?: Preserve;
   /** As `allowInexact` of the job, for this one. */
   readonly allowInexact?: boolean;
+  /** Options for CRIU beside those of the job, appended last. */
+  readonly criuOptions?: readonly string[];
   /** Who asked, for the log. */
   readonly source: string;
 }
