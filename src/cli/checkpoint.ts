@@ -101,6 +101,7 @@ Exit status:
       const rate = (mib / Math.max(durationMs / 1000, 0.001)).toFixed(1);
       log.debug(`shard ${i + 1}: ${mib.toFixed(1)} MiB in ${(durationMs / 1000).toFixed(3)} s (${rate} MiB/s)`);
     }
+    for (const advice of result.advice) process.stderr.write(`Note: ${advice}\n`);
     if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify(result)}\n`);
     else {
       const mib = (result.rawBytes / 1048576).toFixed(1);

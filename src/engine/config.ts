@@ -151,6 +151,8 @@ export interface CheckpointResult {
   readonly leftRunning: boolean;
   readonly shards: readonly ShardTransfer[];
   readonly encrypted: boolean;
+  /** What may surprise at a restore, in words for people. */
+  readonly advice: readonly string[];
   /** Files in the image; null when none were to be preserved. */
   readonly files: { readonly entries: number; readonly dataBytes: number } | null;
 }
