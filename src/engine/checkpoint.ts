@@ -309,10 +309,11 @@ function adviceOn(
 ): string[] {
   const [first] = outside;
   const onFiles = adviceOnOpenFiles(openFiles, files);
+  const [what, verb] = outside.length === 1 ? ['A UNIX socket', 'leads'] : [`${outside.length} UNIX sockets`, 'lead'];
   const closed =
     first &&
-    `${outside.length === 1 ? 'A UNIX socket' : `${outside.length} UNIX sockets`} of the application (process ${first.process.pid}, ` +
-      `descriptor ${first.fd}) lead to processes outside the job: a restore closes them, and it must connect again`;
+    `${what} of the application (process ${first.process.pid}, descriptor ${first.fd}) ${verb} to processes outside the job: ` +
+      'a restore closes them, and it must connect again';
   return [onFiles, closed].filter((one) => one !== undefined);
 }
 

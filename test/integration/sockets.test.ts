@@ -93,7 +93,11 @@ for (const identity of ['root', 'user'] as const) {
             await first.prints(/round/);
             await first.commits(['--leave-running']);
             await first.progresses(3);
-            await first.freeze();
+            const frozen = await first.freeze(['--json']);
+            const note = /5 UNIX sockets of the application \(process 1000, descriptor \d+\) lead to processes outside/;
+            expect(frozen.stderr).toMatch(new RegExp(`^Note: ${note.source}`, 'm'));
+            const { advice } = JSON.parse(frozen.stdout) as { advice: string[] };
+            expect(advice).toEqual([expect.stringMatching(note)]);
           });
           expect(first.stdout).not.toMatch(/closed/);
           const before = said().length;
