@@ -5,7 +5,9 @@ import { readStatus, requestCheckpoint } from '../engine/control-client.js';
 import type { CheckpointRequest, CheckpointResult, Progress } from '../engine/config.js';
 import { checkpointEvent } from '../engine/metrics/event.js';
 import { createMetrics } from '../engine/metrics/metrics.js';
+import { criuOptions } from '../criu/options.js';
 import { createProgressLine } from '../engine/progress-line.js';
+import { foreignCommands, refuseForeignCommand } from '../store/foreign-commands.js';
 import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
@@ -53,6 +55,7 @@ Options:
   -v, --verbose              name each object that was written, its size and rate
 
 Environment:
+  CRIU_OPTS                  further options for CRIU, after those that run was given
   FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
   FF_METRICS_RECORDER        a program that gets the checkpoint's events as JSON, where
                              run was given none (docs/metrics.md)
@@ -69,9 +72,12 @@ Exit status:
     const passphrase = passphraseOption(parsed);
     const preserve = preserveOption(parsed);
     const preserves = preserve.openFiles || preserve.paths.length > 0;
+    const name = jobNameFrom(parsed);
+    await refuseForeignVariables(name, url);
+    const criu = criuOptions(process.env['CRIU_OPTS']);
     const line = createProgressLine();
     const result = await requestAndTell(
-      jobNameFrom(parsed),
+      name,
       {
         leaveRunning: flagOption(parsed, 'leave-running'),
         source: 'checkpoint command',
@@ -83,6 +89,7 @@ Exit status:
         ...(budget === undefined ? {} : { cpuBudget: budget }),
         ...(preserves ? { preserve } : {}),
         ...(flagOption(parsed, 'allow-inexact') ? { allowInexact: true } : {}),
+        ...(criu.length === 0 ? {} : { criuOptions: criu }),
       },
       line.show,
     ).finally(() => line.clear());
@@ -94,6 +101,7 @@ Exit status:
       const rate = (mib / Math.max(durationMs / 1000, 0.001)).toFixed(1);
       log.debug(`shard ${i + 1}: ${mib.toFixed(1)} MiB in ${(durationMs / 1000).toFixed(3)} s (${rate} MiB/s)`);
     }
+    for (const advice of result.advice) process.stderr.write(`Note: ${advice}\n`);
     if (flagOption(parsed, 'json')) process.stdout.write(`${JSON.stringify(result)}\n`);
     else {
       const mib = (result.rawBytes / 1048576).toFixed(1);
@@ -106,6 +114,12 @@ Exit status:
     return EXIT.ok;
   },
 };
+
+/** The job reaches its bucket by the environment of `run`: what is set for this command alone would not be asked. */
+async function refuseForeignVariables(name: string | undefined, url: string | undefined): Promise<void> {
+  if (foreignCommands(process.env).length === 0) return;
+  refuseForeignCommand(url ?? (await readStatus(name)).imageUrl, process.env);
+}
 
 /** Where `run` has a metrics recorder it tells of this checkpoint too; else ours, when there is one, does. */
 async function requestAndTell(

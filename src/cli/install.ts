@@ -6,6 +6,7 @@ import type { Ensured } from '../criu/runtime/ensure.js';
 import { ensureRuntime } from '../criu/runtime/ensure.js';
 import type { InstallOptions } from '../criu/runtime/install-runtime.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
+import { reportTools } from '../criu/runtime/tool.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 
@@ -24,6 +25,7 @@ Options:
   --sha256 HEX     the sum of that bundle; it is verified before anything is unpacked
   --no-check       install even if it does not work on this machine, as when building a container image
   --json           print the result as one JSON object on standard output
+  -v, --verbose    name every program that is run
   -h, --help       show this
 
 Environment:
@@ -70,6 +72,7 @@ interface Flags {
   readonly force: boolean;
   readonly skipCheck: boolean;
   readonly json: boolean;
+  readonly verbose: boolean;
 }
 
 function parseFlags(args: readonly string[]): Flags {
@@ -90,6 +93,7 @@ function parseFlags(args: readonly string[]): Flags {
     force: values.force,
     skipCheck: values['no-check'],
     json: values.json,
+    verbose: values.verbose.length > 0,
   };
 }
 
@@ -108,6 +112,7 @@ function parseWords(args: readonly string[]) {
         force: { type: 'boolean', default: false },
         'no-check': { type: 'boolean', default: false },
         json: { type: 'boolean', default: false },
+        verbose: { type: 'boolean', short: 'v', multiple: true, default: [] },
       },
     }).values;
   } catch (error) {
@@ -120,12 +125,14 @@ function usage(reason: string, hint: string): FastFreezeError {
 }
 
 async function install(flags: Flags, signal: AbortSignal): Promise<Ensured> {
+  const say = (message: string): void => void process.stderr.write(`[ff.install] ${message}\n`);
+  if (flags.verbose) reportTools((words) => say(`+ ${words.join(' ')}`));
   return await ensureRuntime({
     env: process.env,
     privileged: isPrivileged(),
     force: flags.force,
     skipCheck: flags.skipCheck,
-    onStep: (message) => process.stderr.write(`[ff.install] ${message}\n`),
+    onStep: say,
     signal,
     ...(flags.dir === undefined ? {} : { home: flags.dir }),
     ...(flags.source === undefined ? {} : { bundle: flags.source }),

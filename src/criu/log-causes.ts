@@ -81,7 +81,21 @@ const PATTERNS: readonly Pattern[] = [
   {
     match:
       /Can't dump half of stream unix connection|Unix socket .* with(?:out| unreachable) peer|Can't dump unix socket/,
-    reason: () => 'the application is connected by a UNIX socket to a process outside the job',
+    reason: () => 'the application has just connected a UNIX socket to a process outside the job',
+    hint: 'try again in a moment',
+    passing: true,
+  },
+  {
+    match: /Can't dump nested (\w+?)(?:_for_children)? namespace for (\d+)/,
+    reason: ([kind, pid]) =>
+      `process ${pid ?? '?'} is in a ${kind ?? '?'} namespace of its own, which cannot be brought back`,
+    hint: "turn off the program's sandbox or container",
+  },
+  {
+    match: /unix: Dangling connection/,
+    reason: () => 'a UNIX socket of the application waits for a process outside the job to accept its connection',
+    hint: 'try again when that process answers',
+    passing: true,
   },
   {
     match: /Can't fork for (\d+): File exists|Pid (\d+) do(?:es)? not match/,

@@ -12,6 +12,16 @@ export interface CriuSetup {
   readonly extraOptions: readonly string[];
 }
 
+/** Words of a user's `CRIU_OPTS`. */
+export function criuOptions(text: string | undefined): string[] {
+  return (text ?? '').split(/\s+/).filter((word) => word !== '');
+}
+
+/** The same CRIU with further options, which win. */
+export function withOptions(setup: CriuSetup, options: readonly string[]): CriuSetup {
+  return { ...setup, extraOptions: [...setup.extraOptions, ...options] };
+}
+
 /** A descriptor of ours that takes the place of a resource of the image. */
 export interface InheritedResource {
   readonly fd: number;

@@ -42,6 +42,8 @@ export interface AppRecord {
   readonly reads: readonly ReadFile[];
   /** What CRIU brings back changed, and `--allow-inexact` let pass. */
   readonly inexact: readonly string[];
+  /** How many UNIX sockets were connected to processes outside: they come back closed. Undefined when none were. */
+  readonly outsideSockets?: number;
   /** Files in the image; undefined when it has none. */
   readonly files?: PreservedFiles;
   /** What it may use of the CPU; images of earlier versions do not say. */
@@ -85,6 +87,9 @@ export function parseAppRecord(json: unknown): AppRecord {
     }),
     reads: list(record['reads'], 'app.reads').map((one, i) => parseReadFile(one, `app.reads[${i}]`)),
     inexact: list(record['inexact'], 'app.inexact').map((one) => text(one, 'app.inexact')),
+    ...(record['outsideSockets'] === undefined
+      ? {}
+      : { outsideSockets: count(record['outsideSockets'], 'app.outsideSockets') }),
     ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
   };

@@ -7,6 +7,7 @@ import { readAffinity } from '../container/affinity.js';
 import type { Children } from '../container/children.js';
 import { type OpenFile, readOpenFiles } from '../container/open-files.js';
 import { type FileHasher, type ReadFile, findReadFiles } from '../container/read-files.js';
+import { type OutsideSocket, findOutsideSockets, socketsOf } from '../container/outside-sockets.js';
 import type { AppStdio } from '../container/stdio/app-stdio.js';
 import { pendingName } from '../container/stdio/record.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
@@ -14,6 +15,8 @@ import { type Capture, startCapture } from '../criu/capture.js';
 import { type DumpProcess, startDump } from '../criu/dump.js';
 import { type Allowance, refuseInexactState } from '../criu/exactness.js';
 import { findCause } from '../criu/log-causes.js';
+import { refuseOwnNamespaces } from '../criu/namespaces.js';
+import { withOptions } from '../criu/options.js';
 import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ImageKeys } from '../image/keys.js';
@@ -29,7 +32,7 @@ import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-reco
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
-import { type Preserving, preserveFiles, refuseOverlap } from './preserve.js';
+import { type Preserving, adviceOnOpenFiles, preserveFiles, refuseOverlap } from './preserve.js';
 import { spoolUrl } from './spool.js';
 
 /** What a checkpoint needs of the job. */
@@ -168,12 +171,15 @@ interface Attempt {
 async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   const { job, writer, signal, request } = attempt;
   const startedMs = performance.now();
+  const running = readTree(job.appPid);
+  refuseOwnNamespaces(running);
+  const outside = findOutside(job, running);
   const capture = startCapture({ directory: attempt.directory, poller: job.poller, writer });
   const dump = startDump({
-    setup: job.config.criu,
+    setup: withOptions(job.config.criu, request.criuOptions ?? []),
     pid: job.appPid,
     directory: attempt.directory,
-    externals: job.stdio.externals,
+    externals: [...job.stdio.externals, ...outside.map(({ inode }) => `unix[${inode}]`)],
     leaveRunning: request.leaveRunning,
     poller: job.poller,
     adopt: (child) => job.children.adopt(child),
@@ -190,6 +196,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const tree = readTree(job.appPid);
     reporter.expect(tree);
     refuseStrangers(job);
+    refuseOwnNamespaces(tree);
     const inexact = refuseInexactState(tree, job.config.criu.privileged, allowance(attempt));
     const clocks = readClocks();
     const openFiles = readOpenFiles(tree, job.config.jobDirectory);
@@ -228,6 +235,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       appending: openFiles.flatMap(({ isAppended, path, lengthBytes }) => (isAppended ? [{ path, lengthBytes }] : [])),
       reads,
       inexact,
+      ...(outside.length === 0 ? {} : { outsideSockets: outside.length }),
       ...(files === undefined ? {} : { files }),
       ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
     };
@@ -254,6 +262,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
         durationMs: Math.round(durationMs),
       })),
       encrypted: job.keys !== undefined,
+      advice: adviceOn(openFiles, files, outside),
       files: files === undefined ? null : { entries: files.entries, dataBytes: files.dataBytes },
     };
   } catch (error) {
@@ -269,6 +278,43 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
 function allowance({ job, request, isLast }: Attempt): Allowance {
   if (!job.config.allowInexact && request.allowInexact !== true) return 'nothing';
   return isLast ? 'everything' : 'what stays';
+}
+
+/**
+ * What CRIU is told to leave unconnected. A client of ours within the tree would be frozen while it waits for us, and would
+ * come back to a connection that is closed: throws `unsupported`.
+ */
+function findOutside(job: CheckpointJob, tree: readonly TreeProcess[]): OutsideSocket[] {
+  const outside = findOutsideSockets(tree);
+  const ours = new Set(socketsOf('self').values());
+  const client = outside.find(({ peer }) => ours.has(peer));
+  if (client === undefined) {
+    if (outside.length > 0) job.log.debug(`${outside.length} UNIX sockets lead out of the job: a restore closes them`);
+    return outside;
+  }
+  throw new FastFreezeError({
+    code: 'unsupported',
+    op: 'freeze process',
+    subject: `${client.process.pid} (${client.process.name})`,
+    reason: 'it is a fastfreeze that was started within the job, and would be frozen with it',
+    hint: 'ask from outside of the job, or use --checkpoint-every or --checkpoint-on',
+  });
+}
+
+/** What may surprise at a restore of this image, in words for people. */
+function adviceOn(
+  openFiles: readonly OpenFile[],
+  files: PreservedFiles | undefined,
+  outside: readonly OutsideSocket[],
+): string[] {
+  const [first] = outside;
+  const onFiles = adviceOnOpenFiles(openFiles, files);
+  const [what, verb] = outside.length === 1 ? ['A UNIX socket', 'leads'] : [`${outside.length} UNIX sockets`, 'lead'];
+  const closed =
+    first &&
+    `${what} of the application (process ${first.process.pid}, descriptor ${first.fd}) ${verb} to processes outside the job: ` +
+      'a restore closes them, and it must connect again';
+  return [onFiles, closed].filter((one) => one !== undefined);
 }
 
 /** So that all but what has just been opened is known when the application waits. */

@@ -135,6 +135,8 @@ export interface CheckpointRequest {
   readonly preserve?: Preserve;
   /** As `allowInexact` of the job, for this one. */
   readonly allowInexact?: boolean;
+  /** Options for CRIU beside those of the job, appended last. */
+  readonly criuOptions?: readonly string[];
   /** Who asked, for the log. */
   readonly source: string;
 }
@@ -149,6 +151,8 @@ export interface CheckpointResult {
   readonly leftRunning: boolean;
   readonly shards: readonly ShardTransfer[];
   readonly encrypted: boolean;
+  /** What may surprise at a restore, in words for people. */
+  readonly advice: readonly string[];
   /** Files in the image; null when none were to be preserved. */
   readonly files: { readonly entries: number; readonly dataBytes: number } | null;
 }

@@ -34,7 +34,7 @@ export async function readStatus(name: string | undefined): Promise<JobStatus> {
 }
 
 /** What a job that was started before an update of this program does not tell. */
-const OLDER_RESULT: Pick<CheckpointResult, 'shards'> = { shards: [] };
+const OLDER_RESULT: Pick<CheckpointResult, 'shards' | 'advice'> = { shards: [], advice: [] };
 const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics'> = {
   clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
   recordsMetrics: false,

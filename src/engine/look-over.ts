@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readdirSync, statSync } from 'node:fs';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
+import { readOpenFiles } from '../container/open-files.js';
+import { findOutsideSockets, socketsOf } from '../container/outside-sockets.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
+import { findOwnNamespaces } from '../criu/namespaces.js';
 import { findInexactState } from '../criu/exactness.js';
 import { type Row, fail, ok, warn } from '../criu/runtime/doctor/row.js';
 import { listProc, readProc, readProcLink } from '../linux/proc.js';
@@ -28,6 +31,9 @@ export function lookOver(pid: number, privileged: boolean): Row[] {
     ...findInexactState(tree, privileged).map((error) =>
       (error.passing ? warn : fail)('state', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),
     ),
+    ...findOwnNamespaces(alive).map((error) =>
+      fail('namespace', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),
+    ),
     ...alive.flatMap((one) => [
       ...tracing(one),
       ...seccomp(one, privileged),
@@ -35,6 +41,8 @@ export function lookOver(pid: number, privileged: boolean): Row[] {
       ...memory(one, privileged),
       ...connections(one),
     ]),
+    ...outside(alive),
+    ...files(alive),
   ];
   return [extent(tree), ...found];
 }
@@ -147,6 +155,53 @@ function connections(one: TreeProcess): Row[] {
       `${nameOf(one)} has ${counted(count, 'established TCP connection', 's')}, closed at a restore`,
       remedy,
     ),
+  ];
+}
+
+/** The standard streams of `run`'s application are of `run`'s making: what stands behind them now is told apart. */
+const STANDARD = [0, 1, 2];
+
+function outside(tree: readonly TreeProcess[]): Row[] {
+  const [root] = tree;
+  const sockets = root === undefined ? new Map<number, number>() : socketsOf(root.pid);
+  const standard = STANDARD.map((fd) => sockets.get(fd));
+  const found = findOutsideSockets(tree).filter(({ inode }) => !standard.includes(inode));
+  const [first] = found;
+  if (first === undefined) return [];
+  const where = `${nameOf(first.process)}, descriptor ${first.fd}`;
+  const detail = `${where}: ${counted(found.length, 'UNIX socket', 's')} connected to processes outside, closed at a restore`;
+  return [warn('sockets', detail, 'the program must connect again when a connection breaks')];
+}
+
+const SHOWN_FILES = 3;
+
+function files(tree: readonly TreeProcess[]): Row[] {
+  const [root] = tree;
+  const streams = root === undefined ? [] : STANDARD.map((fd) => linkOf(root, fd));
+  const open = readOpenFiles(tree, '/proc').map(({ path }) => path);
+  const output = open.find((path) => streams.includes(path));
+  const rest = open.filter((path) => !streams.includes(path));
+  const shown =
+    rest.slice(0, SHOWN_FILES).join(', ') + (rest.length > SHOWN_FILES ? `, ${rest.length - SHOWN_FILES} more` : '');
+  return [
+    ...(output === undefined
+      ? []
+      : [
+          warn(
+            'output',
+            `${output}: after a crash lines stand there twice`,
+            `fastfreeze run --output '${output}' keeps it exact`,
+          ),
+        ]),
+    ...(rest.length === 0
+      ? []
+      : [
+          warn(
+            'files',
+            `${shown}: open for writing; a restore needs them as they were at the checkpoint`,
+            'fastfreeze run --preserve-open-files takes them along',
+          ),
+        ]),
   ];
 }
 

@@ -12,6 +12,7 @@ import { type AppStdio, type StdioOptions, restoredStdio } from '../container/st
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
 import { refuseChangedReadFiles } from '../container/read-files.js';
 import { withOtherPorts } from '../criu/images/listeners.js';
+import { withOutsideClosed } from '../criu/images/outside-sockets.js';
 import { APP_TMP } from '../container/temporary.js';
 import { findCause } from '../criu/log-causes.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
@@ -21,6 +22,7 @@ import { checkSeal } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
 import { type ImageReader, openImage } from '../image/reader.js';
 import { unmapIdleCode } from '../linux/memory.js';
+import { reachesDatagramSocket } from '../linux/unix-socket.js';
 import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
 import { type AppRecord, type PreservedFiles, parseAppRecord } from './app-record.js';
@@ -99,7 +101,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     const stdio = restoredStdio(job.stdioOptions, record.streams, pending);
     setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
     unmapIdleCode();
-    const served = await withOtherPorts(image, new Map(config.listenPorts));
+    const served = await withOtherSockets(job, image, record);
     serving = startServing({ directory, poller: job.poller, image: served });
     criu = startRestore({
       setup: config.criu,
@@ -157,6 +159,14 @@ async function verifiedBeforeItRuns(criu: RestoreProcess, image: ImageReader): P
   await image.verifyRest();
   criu.release();
   return await new Promise<never>(() => undefined);
+}
+
+/** The image as it is to continue here: on other ports, and without the connections that led out of the job. */
+async function withOtherSockets(job: RestoreJob, image: ImageReader, record: AppRecord): Promise<ImageReader> {
+  const count = record.outsideSockets ?? 0;
+  if (count > 0) job.log.debug(`${count} UNIX sockets led out of the job: they are closed, or connected again`);
+  const closed = count === 0 ? image : await withOutsideClosed(image, reachesDatagramSocket);
+  return await withOtherPorts(closed, new Map(job.config.listenPorts));
 }
 
 async function readPending(image: ImageReader, record: AppRecord): Promise<Map<StreamRecord['role'], Buffer>> {

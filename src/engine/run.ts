@@ -12,6 +12,7 @@ import { type Launched, containerFailure, launch, threadCount } from '../contain
 import type { OwnIds } from '../container/own-ids.js';
 import { makeTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
 import { timeProblem } from '../container/time.js';
+import { criuOptions } from '../criu/options.js';
 import { findCriu } from '../criu/runtime/find.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { removeUncommitted } from '../image/prune.js';
@@ -318,7 +319,7 @@ async function runSupervised(
       command: [...(ownIds?.asRoot ?? []), ...criu.command],
       privileged,
       verbosity: options.verbosity,
-      extraOptions: (process.env['CRIU_OPTS'] ?? '').split(/\s+/).filter((word) => word !== ''),
+      extraOptions: criuOptions(process.env['CRIU_OPTS']),
     },
     ...(plan.keys === undefined ? {} : { keys: plan.keys }),
     criuVersion: criu.version,

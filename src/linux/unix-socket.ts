@@ -14,6 +14,11 @@ const bind = libc.func('int bind(int fd, const void *addr, uint len)') as (
   addr: Uint8Array,
   len: number,
 ) => number;
+const connect = libc.func('int connect(int fd, const void *addr, uint len)') as (
+  fd: number,
+  addr: Uint8Array,
+  len: number,
+) => number;
 const listen = libc.func('int listen(int fd, int backlog)') as (fd: number, backlog: number) => number;
 const accept4 = libc.func('int accept4(int fd, void *addr, void *len, int flags)') as (
   fd: number,
@@ -29,6 +34,7 @@ const recvmsg = libc.func('int64 recvmsg(int fd, void *msg, int flags)') as (
 
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
+const SOCK_DGRAM = 2;
 const SOCK_CLOEXEC = 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
 const MSG_DONTWAIT = 0x40;
@@ -70,6 +76,20 @@ function bindAndListen(path: string): number {
     throw error;
   }
   return fd;
+}
+
+/** Whether a datagram socket of ours can be connected to this name: a path, or a zero byte and an abstract name. */
+export function reachesDatagramSocket(name: Uint8Array): boolean {
+  if (name.length > SUN_PATH_MAX) return false;
+  const address = Buffer.alloc(2 + name.length);
+  address.writeUInt16LE(AF_UNIX, 0);
+  address.set(name, 2);
+  const fd = check(socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0), 'socket');
+  try {
+    return connect(fd, address, address.length) === 0;
+  } finally {
+    closeFd(fd);
+  }
 }
 
 /** Accept one connection, or `again`. The new descriptor is non-blocking and closed on exec. */

@@ -2,6 +2,7 @@
 import { FastFreezeError } from '../base/errors.js';
 import { createFileStore } from './file-store.js';
 import { parseFileUrl } from './file-url.js';
+import { refuseForeignCommand } from './foreign-commands.js';
 import { type FoundJobs, findJobsBelow } from './jobs.js';
 import { lazyStore } from './lazy-store.js';
 import { formatBucketUrl, parseBucketUrl } from './object/bucket-url.js';
@@ -96,6 +97,7 @@ export function openStore(url: string, options: OpenOptions = {}): Store {
   const scheme = schemeOf(url);
   if (isFileUrl(url)) return createFileStore(parseFileUrl(url));
   if (scheme === 's3' || scheme === 'gs') {
+    refuseForeignCommand(url, process.env);
     const place = parseBucketUrl(url);
     const load = clientLoader({ scheme, place }, options);
     return lazyStore(formatBucketUrl(scheme, place), scheme === 's3', async () => createObjectStore(await load()));
@@ -112,6 +114,7 @@ export async function listJobs(
   if (isFileUrl(url)) return await findJobsBelow(parseFileUrl(url), marks);
   const scheme = schemeOf(url);
   if (scheme !== 's3' && scheme !== 'gs') throw refuse(url, unusable(scheme), 'give s3://BUCKET/PATH or file:/PATH');
+  refuseForeignCommand(url, process.env);
   const where = { scheme, place: parseBucketUrl(url, 'place of jobs') } as const;
   return await findJobsInBucket(await clientLoader(where, options)(), where, marks);
 }

@@ -173,8 +173,9 @@ describe('install', () => {
       await withBed('user', async (bed) => {
         const place = await bed.place();
         const env = { ...ENV, FF_HOME: join(shared, 'user') };
-        const answer = await place.fastfreeze(['install', '--json'], { env });
+        const answer = await place.fastfreeze(['install', '--json', '--verbose'], { env });
         expect(['found', 'already-installed']).toContain(resultOf(answer).action);
+        expect(answer.stderr).toMatch(/^\[ff\.install\] \+ \S.*criu.*--version$/m);
       });
     },
     TIMEOUT_MS,

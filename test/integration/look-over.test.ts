@@ -130,6 +130,48 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 30_000);
 
+    test('files open for writing, sockets that lead outside and namespaces of its own are told, with what to do', async () => {
+      await at(identity, async (bed, place, start) => {
+        const path = bed.path('work', 'data');
+        const pid = await start(
+          python(
+            'import os, socket, subprocess, sys',
+            `f = open('${path}', 'w'); g = open('${path}.log', 'a'); h = open('/etc/passwd')`,
+            `os.dup2(os.open('${path}.out', os.O_CREAT | os.O_WRONLY), 2)`,
+            's, other = socket.socketpair()',
+            "p = subprocess.Popen(['sleep', '60'], pass_fds=[other.fileno()])",
+            "q = subprocess.Popen(['unshare', '--user', 'sleep', '60']); other.close()",
+          ),
+        );
+        await until('its children', () => descendantsOf(pid).length === 2);
+        const seen = async (of: number) => (await look(place, of)).report.rows.slice(1);
+        await until('the namespace', async () => (await seen(pid)).some(({ name }) => name === 'namespace'));
+        expect(await seen(pid)).toMatchObject([
+          {
+            name: 'namespace',
+            status: 'fail',
+            detail: expect.stringMatching(/^\d+ \(\w+\): it is in a user namespace of its own/) as unknown,
+          },
+          { name: 'output', status: 'warn', detail: expect.stringContaining(`${path}.out`) as unknown },
+          {
+            name: 'files',
+            status: 'warn',
+            detail: expect.stringMatching(`^${path}, ${path}.log: open for writing`) as unknown,
+            remedy: expect.stringContaining('--preserve-open-files') as unknown,
+          },
+        ]);
+        // Its own socket leads to its child; that of the child leads out of the child's tree.
+        const below = await Promise.all(descendantsOf(pid).map(seen));
+        expect(below.flat()).toContainEqual(
+          expect.objectContaining({
+            name: 'sockets',
+            status: 'warn',
+            detail: expect.stringContaining('1 UNIX socket connected to processes outside') as unknown,
+          }),
+        );
+      });
+    }, 60_000);
+
     test('a process that is traced is refused, with its tracer', async () => {
       await at(identity, async (bed, place, start) => {
         const pid = await start(

@@ -104,11 +104,43 @@ describe('variables', () => {
         },
       );
       await second.progresses(2);
+      const once = await second.checkpoint([], { env: { CRIU_OPTS: '--no-such-option' } });
+      expect(once.code).toBe(170);
       await second.freeze();
       const third = bed.run(await bed.place(), url(bed), [], { env: { CRIU_OPTS: '--no-such-option' } });
       expect(await third.ends()).toMatchObject({ code: 171 });
       first.signal('SIGTERM');
       expect(await first.ends()).toMatchObject({ code: 143 });
+    });
+  }, 60_000);
+
+  test('S3_CMD and GS_CMD of FastFreeze are refused where they would be passed over, and only there', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const job = bed.run(place, url(bed), loop(bed), { env: { S3_CMD: 'aws s3', GS_CMD: 'gcsthin' } });
+      await job.progresses(2);
+      for (const [scheme, variable] of [
+        ['s3', 'S3_CMD'],
+        ['gs', 'GS_CMD'],
+      ] as const) {
+        const bucket = `${scheme}://no-such-bucket/job`;
+        const env = { [variable]: 'somebody --endpoint else' };
+        for (const words of [
+          ['run', '--image-url', bucket, '-n', 'other', '--', 'true'],
+          ['checkpoint', '--image-url', bucket],
+          ['extract', bucket],
+          ['list', bucket],
+        ]) {
+          const answer = await place.fastfreeze(words, { env });
+          expect(answer.code).toBe(2);
+          expect(answer.stderr).toMatch(
+            new RegExp(`^Error: cannot use ${variable}=somebody .*\nTry: unset ${variable}; `, 'm'),
+          );
+        }
+        expect(await job.checkpoint(['--leave-running'], { env })).toMatchObject({ code: 0 });
+      }
+      bed.write('stop', '');
+      expect(await job.ends()).toMatchObject({ code: 0 });
     });
   }, 60_000);
 

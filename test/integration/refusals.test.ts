@@ -46,6 +46,27 @@ describe('as a normal user', () => {
   }
 });
 
+test.each([
+  ['network', '--net'],
+  ['mount', '--mount'],
+  ['user', '--user'],
+])(
+  'a process in a %s namespace of its own: refused before an image is made that cannot be restored',
+  async (kind, option) => {
+    await withBed('root', async (bed) => {
+      const script = `unshare ${option} sleep 60 & trap 'kill $!' EXIT; n=0; until [ -e "$0" ]; do echo $n; n=$((n+1)); sleep 0.1; done; echo done`;
+      const place = await bed.place();
+      const job = bed.run(place, ['--image-url', `file:${bed.path('image')}`], ['sh', '-c', script, bed.path('stop')]);
+      await job.progresses(5);
+      const what = new RegExp(`process \\d+ \\(.*\\): it is in a ${kind} namespace of its own`);
+      await expectRefusal(bed, job, await job.checkpoint(['--allow-inexact']), what);
+      writeFileSync(bed.path('stop'), '');
+      expect(await job.ends()).toMatchObject({ code: 0 });
+    });
+  },
+  60_000,
+);
+
 const STATES: readonly { readonly kind: string; readonly state: string; readonly refusal: RegExp }[] = [
   { kind: 'timerfd', state: 'an expired periodic timerfd that was not read', refusal: /timerfd/i },
   { kind: 'eventfd', state: 'an eventfd with EFD_SEMAPHORE', refusal: /eventfd/i },

@@ -105,6 +105,11 @@ export function rewriteMessage(
   return Buffer.concat(parts);
 }
 
+/** The message with a number at its end: of a field that is there twice the last counts. */
+export function appendCount(bytes: Uint8Array, field: number, value: number): Buffer {
+  return Buffer.concat([bytes, encodeVarint(BigInt(field * 8)), encodeVarint(BigInt(value))]);
+}
+
 function encodeVarint(value: bigint): Uint8Array {
   const bytes: number[] = [];
   for (let rest = value; ; rest >>= 7n) {

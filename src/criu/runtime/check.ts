@@ -24,6 +24,9 @@ export function userContainer(): string[] {
 
 const CHECK_TIMEOUT_MS = 20_000;
 
+/** How a refusal begins that is not CRIU's fault, and that no other CRIU would mend. */
+export const NO_USER_NAMESPACE = 'no user namespace can be made here';
+
 /** Whether a CRIU works on this kernel: its version is new enough and `criu check` finds nothing missing. */
 export async function checkCriu(command: readonly string[], options: CheckOptions): Promise<Verdict> {
   const common = { timeoutMs: CHECK_TIMEOUT_MS, env: options.env ?? process.env, ...signalOf(options) };
@@ -74,7 +77,7 @@ export function whyNotGood(checked: ToolResult, privileged: boolean): string | u
   if (!privileged && finished && !checked.timedOut && telling.length === 0) return undefined;
   const first = telling[0]?.replace(/^.*?Error \([^)]*\): /, '').trim();
   if (!privileged && noUserNamespace(checked)) {
-    return `no user namespace can be made here (${whyFailed(checked)})`;
+    return `${NO_USER_NAMESPACE} (${whyFailed(checked)})`;
   }
   const why = `\`criu check\` failed: ${first ?? whyFailed(checked)}`;
   // CRIU connects to itself. A fresh network namespace, as `unshare --net` makes it, cannot even do that.

@@ -4,7 +4,7 @@ import type { Candidate } from './candidates.js';
 import { chosenCandidate, otherCandidates } from './candidates.js';
 import { openCheckCache } from './check-cache.js';
 import type { Verdict } from './check.js';
-import { checkCriu } from './check.js';
+import { NO_USER_NAMESPACE, checkCriu } from './check.js';
 
 /** A CRIU that works on this machine. */
 export interface CriuRuntime {
@@ -93,5 +93,8 @@ function chosenFails(chosen: Candidate, reason: string): FastFreezeError {
 function noneWorks(refusals: readonly string[]): FastFreezeError {
   const reason =
     refusals.length === 0 ? 'there is no CRIU on this machine' : `none works here (${refusals.join('; ')})`;
-  return new FastFreezeError({ code: 'host', op: 'find CRIU', reason, hint: 'fastfreeze install' });
+  const hint = refusals.some((one) => one.includes(NO_USER_NAMESPACE))
+    ? 'fastfreeze doctor says what forbids it; in Docker add --privileged, or --security-opt seccomp=unconfined --cap-add CHECKPOINT_RESTORE with --no-container'
+    : 'fastfreeze install';
+  return new FastFreezeError({ code: 'host', op: 'find CRIU', reason, hint });
 }

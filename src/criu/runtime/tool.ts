@@ -22,9 +22,17 @@ export interface ToolResult {
   readonly aborted: boolean;
 }
 
+let report: ((words: readonly string[]) => void) | undefined;
+
+/** From now on be told of every tool that this process runs. */
+export function reportTools(told: (words: readonly string[]) => void): void {
+  report = told;
+}
+
 /** Run a short-lived tool to its end, its output kept. Never throws: why it failed is in the result. */
 export async function runTool(command: readonly string[], options: ToolOptions): Promise<ToolResult> {
   const [program = '', ...args] = command;
+  report?.(command);
   const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     // Messages are parsed: they must not be translated.

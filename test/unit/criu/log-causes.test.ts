@@ -93,6 +93,23 @@ const KNOWN: readonly Known[] = [
       "Error (criu/sk-unix.c:881): unix: Can't dump half of stream unix connection. name: (null); peer name: (null)",
     ],
     reason: /UNIX socket to a process outside the job/,
+    hint: /try again/,
+    passing: true,
+  },
+  {
+    what: 'a connection that nobody has accepted yet',
+    lines: ['(00.1) Error (criu/sk-unix.c:465): unix: Dangling connection 81234'],
+    reason: /waits for a process outside the job/,
+    passing: true,
+  },
+  {
+    what: 'a nested namespace',
+    lines: [
+      "(00.1) Error (criu/namespaces.c:531): Can't dump nested time_for_children namespace for 1012",
+      '(00.1) Error (criu/namespaces.c:789): Dump core failed with -1',
+    ],
+    reason: 'process 1012 is in a time namespace of its own, which cannot be brought back',
+    hint: /sandbox/,
   },
   {
     what: 'a file that grew',

@@ -17,6 +17,7 @@ import { type ImageWriter, createImageWriter } from '../../../src/image/writer.j
 import { closeFd, tryRead, tryWrite } from '../../../src/linux/fds.js';
 import type { Poller } from '../../../src/linux/poller.js';
 import type { Store } from '../../../src/store/store.js';
+import { FULL } from '../../support/random.js';
 import { until } from '../../support/until.js';
 import { makeStore, manifestOf, noise } from '../image/support.js';
 import { makeDirectory, makePoller, openStreams, within } from '../linux/support.js';
@@ -164,6 +165,11 @@ describe('what CRIU writes comes back', () => {
       Array.from({ length: 400 }, (_, i) => [`core-${i}.img`, noise(i % 7 === 0 ? 0 : (i * 977) % 40_000, i + 1)]),
     );
     await roundTrip(files, () => 3000);
+  }, 60_000);
+
+  test('files in pieces of ten bytes, side by side', async () => {
+    const files = new Map(Array.from({ length: FULL ? 100 : 10 }, (_, i) => [`mm-${i}.img`, noise(10_000, i + 1)]));
+    await roundTrip(files, () => 10);
   }, 60_000);
 
   test('files of 10 MB that are interleaved, in less memory than one of them needs', async () => {

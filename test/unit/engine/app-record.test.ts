@@ -31,6 +31,7 @@ const record: AppRecord = {
   appending: [{ path: '/var/log/app log', lengthBytes: 12 }],
   reads: [{ path: '/usr/bin/python3', sizeBytes: 5_000_000, mode: 0o755, sha256: 'ab'.repeat(32), sampled: false }],
   inexact: ['1001 (x), descriptor 4: an eventfd'],
+  outsideSockets: 2,
   files: { paths: ['/data'], openFiles: true, roots: ['/data', '/srv/log'], entries: 7, dataBytes: 8 },
   cpu: { baseline: 'x86-64-v3', masked: ['aes'], features: ['pni', 'avx2', '3dnow'] },
 };
@@ -72,7 +73,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file', 'files', 'cpu']);
+  const optional = new Set(['identity', 'streams.1.file', 'files', 'cpu', 'outsideSockets']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {

@@ -25,6 +25,7 @@ const result: CheckpointResult = {
   frozenMs: 1,
   durableMs: 2,
   leftRunning: false,
+  advice: [],
   shards: [],
   encrypted: false,
   files: null,

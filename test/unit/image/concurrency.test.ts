@@ -83,6 +83,37 @@ describe('a writer short of memory', () => {
     );
   });
 
+  test('gives a shard whose store is slow the less, and waits for it only at the end', async () => {
+    const store = makeStore();
+    const stored = [0, 0, 0];
+    let others = (): void => undefined;
+    const enough = new Promise<void>((resolve) => (others = resolve));
+    let made = 0;
+    const slow: Store = {
+      ...store,
+      createWriter: async (name) => {
+        const writer = await store.createWriter(name);
+        const shard = name.endsWith('.ffs') ? made++ : -1;
+        const append: typeof writer.append = async (parts) => {
+          if (shard === 0) await enough;
+          await writer.append(parts);
+          for (const { length } of shard < 0 ? [] : parts) stored[shard] = (stored[shard] ?? 0) + length;
+          if ((stored[1] ?? 0) + (stored[2] ?? 0) > 24_000_000) others();
+        };
+        return { append, finish: () => writer.finish(), abort: () => writer.abort() };
+      },
+    };
+    const files = new Map([['pages-1.img', noise(32_000_000, 1)]]);
+    const { manifest } = await writeImage(slow, files, { codec: 'none', numShards: 3 });
+    const [first = 0, second = 0, third = 0] = stored;
+    expect(Math.min(second, third)).toBeGreaterThan(8_000_000);
+    expect(first).toBeLessThan(10_000_000);
+    expect(first).toBeGreaterThan(0);
+    expect((await readImage(store, manifest)).get('pages-1.img')?.equals(files.get('pages-1.img') ?? noise(1, 1))).toBe(
+      true,
+    );
+  }, 60_000);
+
   describe('where the store joins parts at the end of an object', () => {
     const files = new Map([['pages-1.img', noise(24_000_000, 1)]]);
     const options = { codec: 'none', numShards: 2, minEarlyBytes: 2_200_000 } as const;

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the machine forbids what a container or a checkpoint needs, an error says so and nothing of the job is harmed.
+import { describe, expect, test } from '@jest/globals';
+import { withBed, type Bed } from '../support/bed.js';
+import { fixture, PYTHON } from '../support/stage.js';
+
+const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
+const denying = (what: string): string[] => [PYTHON, fixture('deny.py'), what];
+
+for (const identity of ['root', 'user'] as const) {
+  // Root needs no user namespace, and CRIU makes its time namespace.
+  const needed = identity === 'root' ? ['pid', 'mnt', 'mount'] : ['user', 'pid', 'mnt', 'time', 'mount'];
+  describe(`as ${identity}`, () => {
+    test.each(needed)(
+      '%s denied: no job is started, and the error says what to do',
+      async (what) => {
+        await withBed(identity, async (bed) => {
+          const ran = bed.path('work', 'ran');
+          const job = bed.run(await bed.place(), url(bed), ['touch', ran], { within: denying(what) });
+          expect(await job.ends()).toMatchObject({ code: 170 });
+          expect(job.stderr).toMatch(
+            /^Error: .*(this \w+ may not make namespaces|no user namespace can be made here)/m,
+          );
+          expect(job.stderr).toMatch(/^Try: .*in Docker add --privileged/m);
+          expect(job.stderr).not.toMatch(/^ +at /m);
+          expect(bed.list('work')).toEqual([]);
+        });
+      },
+      60_000,
+    );
+
+    test('ptrace denied: the checkpoint is refused with its remedy, twice, and the application runs on', async () => {
+      await withBed(identity, async (bed) => {
+        const command = ['sh', fixture('shell-loop.sh'), bed.path('stop')];
+        const job = bed.run(await bed.place(), url(bed), command, { within: denying('ptrace') });
+        await job.progresses(2);
+        for (let i = 0; i < 2; i += 1) {
+          const refused = await job.checkpoint();
+          expect(refused.code).toBe(170);
+          expect(refused.stderr).toMatch(/^Error: cannot freeze the application: .*(trace|seccomp)/m);
+          expect(refused.stderr).toMatch(/^Try: /m);
+          await job.progresses(2);
+        }
+        expect(bed.list('image').filter((name) => name.startsWith('manifest'))).toEqual([]);
+        bed.write('stop', '');
+        expect(await job.ends()).toMatchObject({ code: 0 });
+      });
+    }, 60_000);
+  });
+}
