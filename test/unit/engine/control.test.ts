@@ -28,6 +28,7 @@ const result: CheckpointResult = {
   shards: [],
   encrypted: false,
   files: null,
+  carried: null,
 };
 const status: JobStatus = {
   name: 'job',
@@ -40,6 +41,7 @@ const status: JobStatus = {
   launcherPid: 1,
   appPid: 1000,
   processes: [],
+  replacedFiles: [],
   residentBytes: 0,
   lastCheckpoint: null,
   lastFailure: null,

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+// Files that the application only reads and that another machine has otherwise, or not at all: with --carry-mapped it goes on with its own.
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { describe, expect, test } from '@jest/globals';
+import { withBed, type Bed, type Identity } from '../support/bed.js';
+import type { Job } from '../support/job.js';
+import { PYTHON } from '../support/stage.js';
+
+/**
+ * Shows again and again what a mapped library says and what a file holds, by its descriptor and by its name; last, what a
+ * new process finds.
+ */
+const READER = `
+import ctypes, os, subprocess, sys, time
+library, data, stop = sys.argv[1:4]
+ask = "import ctypes, sys; z = ctypes.CDLL(sys.argv[1]); z.zlibVersion.restype = ctypes.c_char_p; print(z.zlibVersion().decode())"
+z = ctypes.CDLL(library)
+z.zlibVersion.restype = ctypes.c_char_p
+stream = open(data, "rb", buffering=0)
+n = 0
+while not os.path.exists(stop):
+    with open(data) as again: named = again.read(3)
+    stream.seek(0)
+    print(n, z.zlibVersion().decode(), stream.read(3).decode(), named, flush=True)
+    n += 1
+    time.sleep(0.05)
+child = subprocess.run([sys.executable, "-c", ask, library], capture_output=True, text=True)
+here = os.path.dirname(library)
+print("child", child.stdout.strip(), child.stderr, *sorted(os.listdir(here)), os.path.exists(here + "/link"), flush=True)
+print("done", flush=True)
+`;
+
+/** The zlib of the system's Python, telling another version: of the same size. */
+function zlibThatSays(letter: string): Buffer {
+  const script = `import zlib; print(zlib.ZLIB_RUNTIME_VERSION)
+print(next(line.split()[-1] for line in open("/proc/self/maps") if "/libz." in line))`;
+  const [version = '', path = ''] = spawnSync(PYTHON, ['-c', script], { encoding: 'utf8' }).stdout.split('\n');
+  const library = readFileSync(path);
+  const at = library.indexOf(`\0${version}\0`);
+  if (at < 0) throw new Error(`${path} does not hold ${version}`);
+  return library.fill(letter, at + 1, at + 1 + version.length);
+}
+
+interface Machine {
+  readonly image: string;
+  readonly stop: string;
+  readonly lib: string;
+  readonly library: string;
+  readonly data: string;
+  readonly command: readonly string[];
+}
+
+/** A directory of root's, like one of packages: what is in it is replaced between the runs. */
+function machine(bed: Bed): Machine {
+  const [image, stop, lib] = [`file:${bed.path('image')}`, bed.path('work', 'stop'), bed.path('lib')];
+  const [library, data] = [`${lib}/libz.so`, `${lib}/data`];
+  mkdirSync(`${lib}/sub`, { recursive: true });
+  symlinkSync('sub', `${lib}/link`);
+  writeFileSync(library, zlibThatSays('A'));
+  writeFileSync(data, 'one');
+  return { image, stop, lib, library, data, command: [PYTHON, bed.write('reader.py', READER), library, data, stop] };
+}
+
+/** Every line is of the files that it started with. */
+async function goesOn(job: Job): Promise<void> {
+  await job.ready('restored');
+  await job.progresses(3);
+  expect(job.stdout).toMatch(/^(\d+ A+ one one\n)+/);
+}
+
+for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) {
+  describe(`as ${identity}: --carry-mapped`, () => {
+    test('lets a job go on with its own files where others have come in their place, or none are', async () => {
+      await withBed(identity, async (bed) => {
+        const { image, stop, lib, library, data, command } = machine(bed);
+        const run = async (...options: string[]): Promise<Job> =>
+          bed.run(await bed.place(), ['--image-url', image, '--keep', '9', ...options], command);
+        const job = await run();
+        await job.ready('scratch');
+        await job.progresses(2);
+        await job.commits(['--leave-running']);
+        const answer = JSON.parse((await job.freeze(['--carry-mapped', '--json'])).stdout) as {
+          carried: { files: number; dataBytes: number };
+        };
+        expect(answer.carried.files).toBeGreaterThan(4);
+        expect(answer.carried.dataBytes).toBeGreaterThan(readFileSync(library).length);
+        expect(job.stderr).toMatch(/The image carries \d+ files that are only read/);
+
+        // The same size, other content.
+        writeFileSync(data, 'two');
+        const other = zlibThatSays('B');
+        writeFileSync(library, other);
+        const refused = await run('--generation', '1');
+        expect(await refused.ends()).toMatchObject({ code: 171 });
+        expect(refused.stderr).toContain(`cannot continue the application, which reads ${data}: its content is another`);
+        expect(refused.stderr).toMatch(/^Try: .*--carry-mapped/m);
+        const second = await run();
+        await goesOn(second);
+        const status = await second.place.fastfreeze(['status', '--json']);
+        expect(JSON.parse(status.stdout)).toMatchObject({ jobs: [{ replacedFiles: [data, library] }] });
+        expect((await second.place.fastfreeze(['status'])).stdout).toContain(`    ${library}\n`);
+        await second.freeze();
+        // Nobody else has seen any of it.
+        expect([readFileSync(data, 'utf8'), readFileSync(library)]).toEqual(['two', other]);
+        const inspected = await second.place.fastfreeze(['inspect', image]);
+        expect(inspected.stdout).toMatch(/^carried +\d+ files that it reads/m);
+
+        // Another size, and none: a directory stands in for that of the machine.
+        writeFileSync(data, 'two and more');
+        rmSync(library);
+        const third = await run();
+        await goesOn(third);
+        expect(third.stderr).toContain(`${lib} lacks what the application reads in it`);
+        await third.freeze();
+        expect(readdirSync(lib)).toEqual(['data', 'link', 'sub']);
+
+        // Not even the directory.
+        rmSync(lib, { recursive: true });
+        if (identity === 'user') {
+          const homeless = await run();
+          expect(await homeless.ends()).toMatchObject({ code: 171 });
+          expect(homeless.stderr).toMatch(
+            new RegExp(`cannot show .* ${data}: there is no ${lib}, and nothing can stand in for ${bed.dir}`),
+          );
+          expect(homeless.stderr).toContain(`Try: make a place for it: mkdir -p '${lib}' && touch '${data}'`);
+          mkdirSync(lib);
+          writeFileSync(data, '');
+        }
+        const last = await run();
+        await goesOn(last);
+        writeFileSync(stop, '');
+        expect(await last.ends()).toMatchObject({ code: 0 });
+        expect(last.stdout).toMatch(/^child A+ {2}data libz\.so False\ndone\n$/m);
+        expect(existsSync(lib)).toBe(identity === 'user');
+        if (identity === 'user') expect([readdirSync(lib), readFileSync(data, 'utf8')]).toEqual([['data'], '']);
+      });
+    }, 180_000);
+  });
+}
