@@ -60,7 +60,7 @@ function describe(job: JobStatus): string {
       (one) => `    ${String(one.pid).padStart(7)}  ${mib(one.residentBytes).padStart(12)}  ${one.name}`,
     ),
     ...clocks(job),
-    ...(job.replacedFiles.length === 0 ? [] : ['  files of the image in place of this machine\'s']),
+    ...(job.replacedFiles.length === 0 ? [] : ["  files of the image in place of this machine's"]),
     ...job.replacedFiles.map((path) => `    ${path}`),
     last === null
       ? '  checkpoint  none yet'

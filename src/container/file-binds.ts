@@ -143,7 +143,8 @@ function refuseStandIn({ path, directory, rest }: Place, privileged: boolean): v
       hint: `make a place for it: mkdir -p '${dirname(path)}' && touch '${path}'`,
     });
   if (directory === '/') throw refuse('nothing can be put into / without changing it');
-  if (isWritable(directory, privileged)) throw refuse(`nothing can stand in for ${directory}, into which the application may write`);
+  if (isWritable(directory, privileged))
+    throw refuse(`nothing can stand in for ${directory}, into which the application may write`);
   let count: number;
   try {
     count = readdirSync(directory).length;

@@ -115,7 +115,11 @@ export async function findChangedReadFiles(files: readonly ReadFile[]): Promise<
  * Refuse to continue where a file is not what it was: code and data that the application takes for granted. Returns what
  * differs, in words, when `allow` is given. Throws `conflict`.
  */
-export function refuseChangedReadFiles(changed: readonly ChangedFile[], allow: boolean, hint = OTHER_VERSION): string[] {
+export function refuseChangedReadFiles(
+  changed: readonly ChangedFile[],
+  allow: boolean,
+  hint = OTHER_VERSION,
+): string[] {
   const [first] = changed;
   if (first === undefined || allow) return changed.map(({ file, reason }) => `${file.path}: ${reason}`);
   throw new FastFreezeError({

@@ -72,9 +72,7 @@ async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<
 
 function isSame(file: ReadFile, read: ReadFile): boolean {
   const isHashed = !read.sampled && !file.sampled;
-  return (
-    file.sizeBytes === read.sizeBytes && file.mode === read.mode && (!isHashed || file.sha256 === read.sha256)
-  );
+  return file.sizeBytes === read.sizeBytes && file.mode === read.mode && (!isHashed || file.sha256 === read.sha256);
 }
 
 /** Files of the image in the place of those that this machine has, or lacks. */

@@ -167,8 +167,20 @@ function preserved({ roots, openFiles, entries, dataBytes }: PreservedFiles): In
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending, files, reads, inexact, cpu, carried } =
-      parseAppRecord(manifest.app);
+    const {
+      command,
+      pid,
+      residentBytes,
+      privileged,
+      identity,
+      streams,
+      appending,
+      files,
+      reads,
+      inexact,
+      cpu,
+      carried,
+    } = parseAppRecord(manifest.app);
     return {
       command,
       pid,

@@ -97,7 +97,12 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   }, PROGRESS_INTERVAL_MS);
   try {
     const pending = await readPending(image, record);
-    const replacements = await unpackReplacements(job, image, canReplace ? changed : [], (bytes) => (carriedBytes = bytes));
+    const replacements = await unpackReplacements(
+      job,
+      image,
+      canReplace ? changed : [],
+      (bytes) => (carriedBytes = bytes),
+    );
     if (canReplace) refuseChanged(job, replacements.left, record);
     if (record.files !== undefined) await bringBackFiles(job, image, record.files, (bytes) => (fileBytes = bytes));
     refuseChangedAppending(record.appending);

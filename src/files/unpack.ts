@@ -60,7 +60,11 @@ async function unpack(entry: Entry, file: WantedFile, target: string, data: Data
   if (entry.sizeBytes !== sizeBytes || entry.mode !== mode) throw damaged(entry.path);
   const hash = new FileHash();
   try {
-    const fd = openSync(target, constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW, 0o600);
+    const fd = openSync(
+      target,
+      constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+      0o600,
+    );
     try {
       for (const [from, length] of entry.data) {
         await data.take(length, async (bytes, done) => {

@@ -43,7 +43,6 @@ print(next(line.split()[-1] for line in open("/proc/self/maps") if "/libz." in l
 }
 
 interface Machine {
-  readonly image: string;
   readonly stop: string;
   readonly lib: string;
   readonly library: string;
@@ -53,13 +52,13 @@ interface Machine {
 
 /** A directory of root's, like one of packages: what is in it is replaced between the runs. */
 function machine(bed: Bed): Machine {
-  const [image, stop, lib] = [`file:${bed.path('image')}`, bed.path('work', 'stop'), bed.path('lib')];
+  const [stop, lib] = [bed.path('work', 'stop'), bed.path('lib')];
   const [library, data] = [`${lib}/libz.so`, `${lib}/data`];
   mkdirSync(`${lib}/sub`, { recursive: true });
   symlinkSync('sub', `${lib}/link`);
   writeFileSync(library, zlibThatSays('A'));
   writeFileSync(data, 'one');
-  return { image, stop, lib, library, data, command: [PYTHON, bed.write('reader.py', READER), library, data, stop] };
+  return { stop, lib, library, data, command: [PYTHON, bed.write('reader.py', READER), library, data, stop] };
 }
 
 /** Every line is of the files that it started with. */
@@ -69,11 +68,31 @@ async function goesOn(job: Job): Promise<void> {
   expect(job.stdout).toMatch(/^(\d+ A+ one one\n)+/);
 }
 
+/** An image is whole with its carried files, elsewhere too, and plain files show them. Returns the copy's URL. */
+async function throughCopy({ place }: Job, image: string, bed: Bed): Promise<string> {
+  const [copy, plain] = [`file:${bed.path('copy')}`, bed.path('plain')];
+  expect(await place.fastfreeze(['verify', '--all', image])).toMatchObject({ code: 0 });
+  expect(await place.fastfreeze(['cp', '--all', image, copy])).toMatchObject({ code: 0 });
+  expect(await place.fastfreeze(['extract', copy, '--output-dir', plain])).toMatchObject({ code: 0 });
+  expect(readFileSync(`${plain}/fastfreeze-carried.list`, 'utf8')).toContain(`{"path":"${bed.path('lib')}/data"`);
+  expect(readFileSync(`${plain}/fastfreeze-carried.data`).includes(zlibThatSays('A'))).toBe(true);
+  return copy;
+}
+
+/** There is no place where only the application would see them. */
+async function refusesWithoutContainer(bed: Bed, image: string, command: readonly string[]): Promise<void> {
+  const within = ['unshare', '--pid', '--fork', '--mount', '--mount-proc', '--kill-child'];
+  const job = bed.run(await bed.place(), ['--image-url', image, '--no-container'], command, { within });
+  expect(await job.ends()).toMatchObject({ code: 171 });
+  expect(job.stderr).toMatch(/its content is another one.*\nTry: leave out --no-container/);
+}
+
 for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) {
   describe(`as ${identity}: --carry-mapped`, () => {
     test('lets a job go on with its own files where others have come in their place, or none are', async () => {
       await withBed(identity, async (bed) => {
-        const { image, stop, lib, library, data, command } = machine(bed);
+        const { stop, lib, library, data, command } = machine(bed);
+        let image = `file:${bed.path('image')}`;
         const run = async (...options: string[]): Promise<Job> =>
           bed.run(await bed.place(), ['--image-url', image, '--keep', '9', ...options], command);
         const job = await run();
@@ -87,14 +106,19 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         expect(answer.carried.dataBytes).toBeGreaterThan(readFileSync(library).length);
         expect(job.stderr).toMatch(/The image carries \d+ files that are only read/);
 
+        if (identity === 'root') image = await throughCopy(job, image, bed);
+
         // The same size, other content.
         writeFileSync(data, 'two');
         const other = zlibThatSays('B');
         writeFileSync(library, other);
         const refused = await run('--generation', '1');
         expect(await refused.ends()).toMatchObject({ code: 171 });
-        expect(refused.stderr).toContain(`cannot continue the application, which reads ${data}: its content is another`);
+        expect(refused.stderr).toContain(
+          `cannot continue the application, which reads ${data}: its content is another`,
+        );
         expect(refused.stderr).toMatch(/^Try: .*--carry-mapped/m);
+        if (identity === 'root') await refusesWithoutContainer(bed, image, command);
         const second = await run();
         await goesOn(second);
         const status = await second.place.fastfreeze(['status', '--json']);

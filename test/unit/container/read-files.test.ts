@@ -1,5 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, closeSync, mkdtempSync, openSync, rmSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  type BigIntStats,
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHash } from 'node:crypto';
@@ -73,6 +85,23 @@ describe('files that a process reads', () => {
     overwrite(path, 0, 'two');
     const [third] = await hasher.describe([path]);
     expect(third?.sha256).not.toBe(first?.sha256);
+  });
+
+  test('are known as long as they stay the same, whoever has hashed them', async () => {
+    const [path, large] = [join(dir, 'known'), join(dir, 'sampled')];
+    writeFileSync(path, 'one');
+    writeFileSync(large, 'large');
+    const hasher = createFileHasher({ maxWholeBytes: 4 });
+    const stat = (of: string): BigIntStats => statSync(of, { bigint: true });
+    expect(hasher.recall(path, stat(path))).toBeUndefined();
+    const file = hasher.remember(path, stat(path), 'ab'.repeat(32));
+    expect(await hasher.describe([path])).toEqual([file]);
+    expect(hasher.recall(path, stat(path))).toBe('ab'.repeat(32));
+    appendFileSync(path, '!');
+    expect(hasher.recall(path, stat(path))).toBeUndefined();
+    // A hash of samples is none of the file.
+    await hasher.describe([large]);
+    expect(hasher.recall(large, stat(large))).toBeUndefined();
   });
 
   test('are looked at in places when they are too large', async () => {
