@@ -40,6 +40,8 @@ export function startCarrying(writer: ImageWriter, hasher: FileHasher, signal: A
     taken,
     async take(paths) {
       for (const path of paths) await unlessAborted(add(path), stop.signal);
+      // An application that is frozen must not wait for what is still on its way.
+      await unlessAborted(writer.settled(), stop.signal);
     },
     async complete(reads) {
       const files: ReadFile[] = [];

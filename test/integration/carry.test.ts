@@ -1,10 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // Files that the application only reads and that another machine has otherwise, or not at all: with --carry-mapped it goes on with its own.
 import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
-import type { Job } from '../support/job.js';
+import type { Job, JobOptions } from '../support/job.js';
 import { PYTHON } from '../support/stage.js';
 
 /**
@@ -47,18 +57,27 @@ interface Machine {
   readonly lib: string;
   readonly library: string;
   readonly data: string;
+  /** A program of its own, too. */
+  readonly python: string;
   readonly command: readonly string[];
 }
 
 /** A directory of root's, like one of packages: what is in it is replaced between the runs. */
 function machine(bed: Bed): Machine {
   const [stop, lib] = [bed.path('work', 'stop'), bed.path('lib')];
-  const [library, data] = [`${lib}/libz.so`, `${lib}/data`];
+  const [library, data, python] = [`${lib}/libz.so`, `${lib}/data`, `${lib}/python3`];
   mkdirSync(`${lib}/sub`, { recursive: true });
   symlinkSync('sub', `${lib}/link`);
   writeFileSync(library, zlibThatSays('A'));
   writeFileSync(data, 'one');
-  return { stop, lib, library, data, command: [PYTHON, bed.write('reader.py', READER), library, data, stop] };
+  copyFileSync(PYTHON, python);
+  return { stop, lib, library, data, python, command: [python, bed.write('reader.py', READER), library, data, stop] };
+}
+
+function noexec(bed: Bed): string {
+  const path = bed.tmpfs('noexec', 1 << 20);
+  expect(spawnSync('mount', ['-o', 'remount,noexec', path])).toMatchObject({ status: 0 });
+  return path;
 }
 
 /** Every line is of the files that it started with. */
@@ -91,10 +110,12 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
   describe(`as ${identity}: --carry-mapped`, () => {
     test('lets a job go on with its own files where others have come in their place, or none are', async () => {
       await withBed(identity, async (bed) => {
-        const { stop, lib, library, data, command } = machine(bed);
+        const { stop, lib, library, data, python, command } = machine(bed);
         let image = `file:${bed.path('image')}`;
-        const run = async (...options: string[]): Promise<Job> =>
-          bed.run(await bed.place(), ['--image-url', image, '--keep', '9', ...options], command);
+        // What is unpacked there could not be executed.
+        const env = { TMPDIR: noexec(bed) };
+        const run = async (options: readonly string[] = [], more: JobOptions = {}): Promise<Job> =>
+          bed.run(await bed.place(), ['--image-url', image, '--keep', '9', ...options], command, more);
         const job = await run();
         await job.ready('scratch');
         await job.progresses(2);
@@ -112,7 +133,8 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         writeFileSync(data, 'two');
         const other = zlibThatSays('B');
         writeFileSync(library, other);
-        const refused = await run('--generation', '1');
+        appendFileSync(python, 'newer');
+        const refused = await run(['--generation', '1']);
         expect(await refused.ends()).toMatchObject({ code: 171 });
         expect(refused.stderr).toContain(
           `cannot continue the application, which reads ${data}: its content is another`,
@@ -122,7 +144,7 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         const second = await run();
         await goesOn(second);
         const status = await second.place.fastfreeze(['status', '--json']);
-        expect(JSON.parse(status.stdout)).toMatchObject({ jobs: [{ replacedFiles: [data, library] }] });
+        expect(JSON.parse(status.stdout)).toMatchObject({ jobs: [{ replacedFiles: [data, library, python] }] });
         expect((await second.place.fastfreeze(['status'])).stdout).toContain(`    ${library}\n`);
         await second.freeze();
         // Nobody else has seen any of it.
@@ -133,11 +155,11 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         // Another size, and none: a directory stands in for that of the machine.
         writeFileSync(data, 'two and more');
         rmSync(library);
-        const third = await run();
+        const third = await run([], { env });
         await goesOn(third);
         expect(third.stderr).toContain(`${lib} lacks what the application reads in it`);
         await third.freeze();
-        expect(readdirSync(lib)).toEqual(['data', 'link', 'sub']);
+        expect(readdirSync(lib)).toEqual(['data', 'link', 'python3', 'sub']);
 
         // Not even the directory.
         rmSync(lib, { recursive: true });
@@ -149,15 +171,16 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
           );
           expect(homeless.stderr).toContain(`Try: make a place for it: mkdir -p '${lib}' && touch '${data}'`);
           mkdirSync(lib);
-          writeFileSync(data, '');
+          for (const path of [data, library, python]) writeFileSync(path, '');
         }
         const last = await run();
         await goesOn(last);
         writeFileSync(stop, '');
         expect(await last.ends()).toMatchObject({ code: 0 });
-        expect(last.stdout).toMatch(/^child A+ {2}data libz\.so False\ndone\n$/m);
+        expect(last.stdout).toMatch(/^child A+ {2}data libz\.so python3 False\ndone\n$/m);
         expect(existsSync(lib)).toBe(identity === 'user');
-        if (identity === 'user') expect([readdirSync(lib), readFileSync(data, 'utf8')]).toEqual([['data'], '']);
+        if (identity === 'user')
+          expect([readdirSync(lib), readFileSync(data, 'utf8')]).toEqual([['data', 'libz.so', 'python3'], '']);
       });
     }, 180_000);
   });
