@@ -117,5 +117,5 @@ export async function unpackReplacements(
 }
 
 function numbered([first = '', ...others]: readonly string[]): string {
-  return others.length === 0 ? first : `${first} and ${others.length} more files`;
+  return others.length === 0 ? first : `${first} and ${others.length} more`;
 }
