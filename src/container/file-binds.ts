@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
-import { wrongRoot } from '../files/roots.js';
+import { realPath, wrongRoot } from '../files/roots.js';
 import {
   allowsExecution,
   bindMount,
@@ -43,18 +43,24 @@ export function makeBindSource(base: string): { readonly path: string; readonly 
   return { path, hide: () => detachMount(path) };
 }
 
+export interface BindOptions {
+  /** An empty directory, or one of which nothing begins with `stand-in-`. */
+  readonly workDirectory: string;
+  /** Other files that the application reads, which must stay as they are. */
+  readonly kept: readonly string[];
+  /** Whether we are root with its rights, and may write everywhere. */
+  readonly privileged: boolean;
+}
+
 /**
  * Show files of ours at other paths, to this mount namespace only: read-only, over the file that is there. Where there is
  * none, a directory of ours stands in for the one that lacks it: it shows everything that the other has, and in addition
  * the file; nothing can be made or removed right in it. Returns those directories. Throws `conflict`, before anything is
  * mounted, where that would hide from the application that it cannot write.
  */
-export function bindFiles(
-  files: readonly FileBind[],
-  options: { readonly workDirectory: string; readonly privileged: boolean },
-): string[] {
+export function bindFiles(files: readonly FileBind[], options: BindOptions): string[] {
   const places = files.map((file) => ({ ...file, ...findPlace(file.path) }));
-  refuseTwins(places);
+  refuseTwins(places, options.kept);
   const standIns = new Map<string, Place[]>();
   for (const place of places) {
     if (place.isThere) continue;
@@ -74,6 +80,7 @@ export function bindFiles(
     } catch (error) {
       throw cannotBind(path, asFastFreezeError(error, 'mount').reason, error);
     }
+    if (!isSameFile(path, source)) throw cannotBind(path, 'somebody is changing its directory');
   }
   return directories;
 }
@@ -119,8 +126,8 @@ function realDirectory(path: string, of: string): string | undefined {
 }
 
 /** Two names of the old machine that are one here: both files cannot be there. */
-function refuseTwins(places: readonly Place[]): void {
-  const paths = new Map<string, string>();
+function refuseTwins(places: readonly Place[], kept: readonly string[]): void {
+  const paths = new Map(kept.map((path) => [realPath(path), path]));
   for (const { path, target } of places) {
     const other = paths.get(target);
     if (other !== undefined) throw cannotBind(path, `here it is the same file as ${other}`);
@@ -205,6 +212,11 @@ function showEntry(entry: Dirent, from: string, to: string): void {
   if (entry.isDirectory()) mkdirSync(to);
   else writeFileSync(to, '');
   bindTree(from, to);
+}
+
+function isSameFile(one: string, other: string): boolean {
+  const [a, b] = [one, other].map((path) => statSync(path, { bigint: true }));
+  return a?.ino === b?.ino && a?.dev === b?.dev;
 }
 
 function cannotBind(path: string, reason: string, cause?: unknown): FastFreezeError {

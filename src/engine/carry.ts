@@ -85,11 +85,11 @@ export interface Replacements {
   bind(): string[];
 }
 
-/** Unpack what differs here, verified, beside everything that is there: this machine's files stay as they are. */
+/** Unpack what differs here of `reads`, verified, beside everything that is there: this machine's files stay as they are. */
 export async function unpackReplacements(
   { config, log }: { readonly config: SupervisorConfig; readonly log: Logger },
   image: ImageReader,
-  changed: readonly ChangedFile[],
+  { reads, changed }: { readonly reads: readonly ReadFile[]; readonly changed: readonly ChangedFile[] },
   progress: (bytes: number) => void,
 ): Promise<Replacements> {
   if (changed.length === 0) return { left: [], bind: () => [] };
@@ -100,8 +100,9 @@ export async function unpackReplacements(
     left: changed.filter(({ file }) => !found.has(file.path)),
     bind: () => {
       const files = [...found].map(([path, unpacked]) => ({ path, source: unpacked }));
+      const kept = reads.map(({ path }) => path).filter((path) => !changed.some(({ file }) => file.path === path));
       const { privileged } = config.criu;
-      for (const directory of bindFiles(files, { workDirectory: source.path, privileged })) {
+      for (const directory of bindFiles(files, { workDirectory: source.path, kept, privileged })) {
         log.warn(
           `${directory} lacks what the application reads in it and shows what is in the image: nothing can be made or removed ` +
             'right in it while the job runs here',

@@ -100,7 +100,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     const replacements = await unpackReplacements(
       job,
       image,
-      canReplace ? changed : [],
+      { reads: record.reads, changed: canReplace ? changed : [] },
       (bytes) => (carriedBytes = bytes),
     );
     if (canReplace) refuseChanged(job, replacements.left, record);
