@@ -24,6 +24,7 @@ const OPTIONS = {
   'allow-inexact': { type: 'boolean' },
   'preserve-path': { type: 'string', multiple: true },
   'preserve-open-files': { type: 'boolean' },
+  'carry-mapped': { type: 'boolean' },
   container: { type: 'string', short: 'n' },
   json: { type: 'boolean' },
   verbose: { type: 'boolean', short: 'v', multiple: true },
@@ -49,6 +50,7 @@ Options:
       --preserve-path PATH   take this file or directory along from now on, beside those
                              that run was given (several with : or by repeating)
       --preserve-open-files  take along what the application has open for writing
+      --carry-mapped         take along the programs, libraries and data that it only reads
       --allow-inexact        save also what CRIU would bring back changed, with a warning
   -n, --container NAME       the job, when several run
       --json                 print the result as JSON on standard output
@@ -87,14 +89,15 @@ Exit status:
           : { numShards: countOption(parsed, 'num-shards', 4, 1) }),
         ...(passphrase === undefined ? {} : { passphrase }),
         ...(budget === undefined ? {} : { cpuBudget: budget }),
-        ...(preserves ? { preserve } : {}),
+        ...(preserves || preserve.mapped ? { preserve } : {}),
         ...(flagOption(parsed, 'allow-inexact') ? { allowInexact: true } : {}),
         ...(criu.length === 0 ? {} : { criuOptions: criu }),
       },
       line.show,
     ).finally(() => line.clear());
     if (passphrase !== undefined && !result.encrypted) throw notEncrypted(result.imageUrl);
-    if (preserves && !result.files) throw notPreserved(result.imageUrl);
+    if (preserves && !result.files) throw notPreserved(result.imageUrl, '--preserve-path');
+    if (preserve.mapped && !result.carried) throw notPreserved(result.imageUrl, '--carry-mapped');
     const log = createLogger({ command: 'checkpoint', verbosity: verbosityOption(parsed) });
     for (const [i, { sizeBytes, durationMs }] of result.shards.entries()) {
       const mib = sizeBytes / 1048576;
@@ -162,12 +165,12 @@ function notEncrypted(url: string): FastFreezeError {
 }
 
 /** Likewise for files. */
-function notPreserved(url: string): FastFreezeError {
+function notPreserved(url: string, option: string): FastFreezeError {
   return new FastFreezeError({
     code: 'unsupported',
     op: 'preserve files in',
     subject: url,
     reason: 'the job was started by an older fastfreeze, and the image is there, but without files',
-    hint: 'start the job again with --preserve-path',
+    hint: `start the job again with ${option}`,
   });
 }

@@ -44,6 +44,9 @@ function appFacts(app: InspectedApp): (readonly [string, string])[] {
     ]),
     ['reads', `${app.reads.length} files that must be the same at a restore (--json names them)`],
     ...app.inexact.map((what): readonly [string, string] => ['not exact', plain(what)]),
+    ...(app.carried === null
+      ? []
+      : [['carried', `${app.carried.files} files that it reads, ${sizeText(app.carried.dataBytes)}`] as const]),
     ...(app.preserved === null ? [] : [['preserved', preservedText(app.preserved)] as const]),
     ...(app.cpu === null
       ? []

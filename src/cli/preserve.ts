@@ -3,7 +3,7 @@ import type { Preserve } from '../engine/config.js';
 import { preservedRoots, wrongRoot } from '../files/roots.js';
 import { type ParsedArguments, flagOption, wrongValue } from './arguments.js';
 
-/** `--preserve-path` and `--preserve-open-files`. Throws `usage` for a path that cannot be meant. */
+/** `--preserve-path`, `--preserve-open-files` and `--carry-mapped`. Throws `usage` for a path that cannot be meant. */
 export function preserveOption(parsed: ParsedArguments): Preserve {
   const given = parsed.values['preserve-path'];
   const words = Array.isArray(given) ? given.map(String) : [];
@@ -12,5 +12,6 @@ export function preserveOption(parsed: ParsedArguments): Preserve {
     const reason = wrongRoot(path);
     if (reason !== undefined) throw wrongValue('preserve-path', path, reason);
   }
-  return { paths, openFiles: flagOption(parsed, 'preserve-open-files') };
+  const mapped = flagOption(parsed, 'carry-mapped');
+  return { paths, openFiles: flagOption(parsed, 'preserve-open-files'), mapped };
 }

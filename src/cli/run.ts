@@ -56,6 +56,7 @@ const OPTIONS = {
   'preserve-path': { type: 'string', multiple: true },
   'preserve-open-files': { type: 'boolean' },
   'preserve-setuid': { type: 'boolean' },
+  'carry-mapped': { type: 'boolean' },
   'cpu-baseline': { type: 'string' },
   output: { type: 'string', short: 'o' },
   error: { type: 'string', short: 'e' },
@@ -105,6 +106,9 @@ Files of the application that travel in the image (checkpoints take them along t
       --preserve-open-files  every regular file that the application has open for writing
       --preserve-setuid      let restored files have the setuid bits and capabilities that
                              the image says
+      --carry-mapped         programs, libraries and data that it only reads: where a machine
+                             has others, or none, the restored application alone sees those
+                             of the image
 
 One run at a time (README, "Two machines, one job"):
       --lease-wait D         how long to wait for another run of the job to end or

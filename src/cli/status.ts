@@ -60,6 +60,8 @@ function describe(job: JobStatus): string {
       (one) => `    ${String(one.pid).padStart(7)}  ${mib(one.residentBytes).padStart(12)}  ${one.name}`,
     ),
     ...clocks(job),
+    ...(job.replacedFiles.length === 0 ? [] : ["  files of the image in place of this machine's"]),
+    ...job.replacedFiles.map((path) => `    ${path}`),
     last === null
       ? '  checkpoint  none yet'
       : `  checkpoint  generation ${last.generation} at ${last.at}, ${mib(last.rawBytes)} (${mib(last.storedBytes)} stored), frozen ${last.frozenMs} ms`,

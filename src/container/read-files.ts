@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { createHash } from 'node:crypto';
+import type { BigIntStats } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
@@ -20,6 +21,10 @@ export interface ReadFile {
 export interface FileHasher {
   /** What each path is now. A path where there is no regular file is left out, and one that cannot be read. */
   describe(paths: readonly string[]): Promise<ReadFile[]>;
+  /** The hash of all of a file, if it is known and the file is still the same. */
+  recall(path: string, stat: BigIntStats): string | undefined;
+  /** Be told what somebody else has hashed, all of it. */
+  remember(path: string, stat: BigIntStats, sha256: string): ReadFile;
 }
 
 /**
@@ -56,7 +61,7 @@ export function createFileHasher(options: { readonly maxWholeBytes?: number } = 
       for (const path of paths) {
         const stat = statSeen(path);
         if (stat?.isFile() !== true) continue;
-        const key = [stat.dev, stat.ino, stat.size, stat.mode, stat.mtimeNs, stat.ctimeNs].join(' ');
+        const key = identity(stat);
         const before = known.get(path);
         let file = before?.key === key ? before.file : undefined;
         if (file === undefined) {
@@ -70,34 +75,64 @@ export function createFileHasher(options: { readonly maxWholeBytes?: number } = 
       }
       return files;
     },
+    recall(path, stat) {
+      const before = known.get(path);
+      return before?.key === identity(stat) && !before.file.sampled ? before.file.sha256 : undefined;
+    },
+    remember(path, stat, sha256) {
+      const file = { path, sizeBytes: Number(stat.size), mode: Number(stat.mode) & 0o7777, sha256, sampled: false };
+      known.set(path, { key: identity(stat), file });
+      return file;
+    },
   };
+}
+
+/** What changes when a file becomes another one, or is written to. */
+function identity({ dev, ino, size, mode, mtimeNs, ctimeNs }: BigIntStats): string {
+  return [dev, ino, size, mode, mtimeNs, ctimeNs].join(' ');
 }
 
 /** New files of more than this are looked at in places. */
 const MAX_WHOLE_BYTES = 512 << 20;
 
+/** A file that is not what it was, and how that shows. */
+export interface ChangedFile {
+  readonly file: ReadFile;
+  readonly reason: string;
+}
+
+/** Those of the files that are not what they were. */
+export async function findChangedReadFiles(files: readonly ReadFile[]): Promise<ChangedFile[]> {
+  const changed: ChangedFile[] = [];
+  for (const file of files) {
+    const reason = await difference(file);
+    if (reason !== undefined) changed.push({ file, reason });
+  }
+  return changed;
+}
+
 /**
  * Refuse to continue where a file is not what it was: code and data that the application takes for granted. Returns what
  * differs, in words, when `allow` is given. Throws `conflict`.
  */
-export async function refuseChangedReadFiles(files: readonly ReadFile[], allow: boolean): Promise<string[]> {
-  const differences: string[] = [];
-  for (const file of files) {
-    const reason = await difference(file);
-    if (reason === undefined) continue;
-    if (!allow) {
-      throw new FastFreezeError({
-        code: 'conflict',
-        op: 'continue the application, which reads',
-        subject: file.path,
-        reason,
-        hint: 'bring back the version that it had (the same container image or packages); --allow-inexact goes on with this one',
-      });
-    }
-    differences.push(`${file.path}: ${reason}`);
-  }
-  return differences;
+export function refuseChangedReadFiles(
+  changed: readonly ChangedFile[],
+  allow: boolean,
+  hint = OTHER_VERSION,
+): string[] {
+  const [first] = changed;
+  if (first === undefined || allow) return changed.map(({ file, reason }) => `${file.path}: ${reason}`);
+  throw new FastFreezeError({
+    code: 'conflict',
+    op: 'continue the application, which reads',
+    subject: first.file.path,
+    reason: first.reason,
+    hint: `${hint}; --allow-inexact goes on with this one`,
+  });
 }
+
+const OTHER_VERSION =
+  'bring back the version that it had (the same container image or packages); images made with --carry-mapped have such files in them';
 
 async function difference(file: ReadFile): Promise<string | undefined> {
   const now = await describeOne(file.path, file.sampled);

@@ -12,10 +12,16 @@ import type { Clocks } from '../linux/clocks.js';
 import type { Preserve } from './config.js';
 
 /** What was to be preserved, and what of it is in the image. */
-export interface PreservedFiles extends Preserve {
+export interface PreservedFiles extends Omit<Preserve, 'mapped'> {
   /** Where the files really are; nothing elsewhere is touched by a restore. */
   readonly roots: readonly string[];
   readonly entries: number;
+  readonly dataBytes: number;
+}
+
+/** What of the files that it only reads is in the image. */
+export interface CarriedFiles {
+  readonly files: number;
   readonly dataBytes: number;
 }
 
@@ -46,6 +52,8 @@ export interface AppRecord {
   readonly outsideSockets?: number;
   /** Files in the image; undefined when it has none. */
   readonly files?: PreservedFiles;
+  /** Of `reads` in the image; undefined when they were not to be taken along. */
+  readonly carried?: CarriedFiles;
   /** What it may use of the CPU; images of earlier versions do not say. */
   readonly cpu?: CpuRecord;
 }
@@ -92,6 +100,7 @@ export function parseAppRecord(json: unknown): AppRecord {
       : { outsideSockets: count(record['outsideSockets'], 'app.outsideSockets') }),
     ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
+    ...(record['carried'] === undefined ? {} : { carried: parseCarried(record['carried']) }),
   };
 }
 
@@ -124,6 +133,14 @@ function parseFiles(json: unknown): PreservedFiles {
     roots: paths('roots'),
     entries: count(files['entries'], 'app.files.entries'),
     dataBytes: count(files['dataBytes'], 'app.files.dataBytes'),
+  };
+}
+
+function parseCarried(json: unknown): CarriedFiles {
+  const carried = object(json, 'app.carried');
+  return {
+    files: count(carried['files'], 'app.carried.files'),
+    dataBytes: count(carried['dataBytes'], 'app.carried.dataBytes'),
   };
 }
 

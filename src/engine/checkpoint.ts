@@ -29,6 +29,7 @@ import type { Poller } from '../linux/poller.js';
 import { type Store, openStore } from '../store/store.js';
 import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-record.js';
 
+import { type Carrying, startCarrying } from './carry.js';
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
@@ -128,8 +129,9 @@ async function attemptCheckpoint(
     // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
     unmapIdleCode();
     try {
-      const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast };
-      await hashBeforeFreeze(attempt);
+      const carrying = job.preserve.mapped ? startCarrying(writer, job.fileHasher, signal) : undefined;
+      const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast, carrying };
+      await readBeforeFreeze(attempt);
       const result = await dumpAndCommit(attempt);
       if (spool === undefined) await pruneOld(job, store);
       else job.spooled(generation, destination);
@@ -166,6 +168,8 @@ interface Attempt {
   readonly signal: AbortSignal;
   /** What passes by itself has not passed in all the attempts before. */
   readonly isLast: boolean;
+  /** Undefined when files that are only read are not to be taken along. */
+  readonly carrying: Carrying | undefined;
 }
 
 async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
@@ -186,7 +190,10 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   });
   const onAbort = (): void => capture.abort(calledOff());
   signal.addEventListener('abort', onAbort);
-  const reporter = reportProgress(attempt, capture, startedMs);
+  const reporter = reportProgress(attempt, capture.files, startedMs, (error) => {
+    capture.abort(error);
+    attempt.carrying?.abort(error);
+  });
   let frozenAtMs = startedMs;
   let preserving: Preserving | undefined;
   try {
@@ -211,7 +218,10 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const { done: preserved } = preserving;
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached, preserved]));
     const files = await preserved;
-    const reads = await hashReadFiles(attempt, tree, [...openFiles.map(({ path }) => path), ...(files?.roots ?? [])]);
+    const hashed = await hashReadFiles(attempt, tree, [...openFiles.map(({ path }) => path), ...(files?.roots ?? [])]);
+    const completed = attempt.carrying?.complete(hashed);
+    if (completed !== undefined) await unlessEnded(job, dump, completed);
+    const { reads, carried } = (await completed) ?? { reads: hashed, carried: undefined };
     const affinity = readAffinity(tree);
     let frozenMs = performance.now() - frozenAtMs;
     if (request.leaveRunning) {
@@ -237,6 +247,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       inexact,
       ...(outside.length === 0 ? {} : { outsideSockets: outside.length }),
       ...(files === undefined ? {} : { files }),
+      ...(carried === undefined ? {} : { carried }),
       ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
     };
     for (const what of inexact) job.log.warn(`the image is not exact: ${what}`);
@@ -264,6 +275,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       encrypted: job.keys !== undefined,
       advice: adviceOn(openFiles, files, outside),
       files: files === undefined ? null : { entries: files.entries, dataBytes: files.dataBytes },
+      carried: carried ?? null,
     };
   } catch (error) {
     await letGo(job, capture, dump, error);
@@ -317,12 +329,23 @@ function adviceOn(
   return [onFiles, closed].filter((one) => one !== undefined);
 }
 
-/** So that all but what has just been opened is known when the application waits. */
-async function hashBeforeFreeze(attempt: Attempt): Promise<void> {
-  const { job } = attempt;
+/** So that all but what has just been opened is known, or in the image, when the application waits. */
+async function readBeforeFreeze(attempt: Attempt): Promise<void> {
+  const { job, carrying } = attempt;
   const tree = readTree(job.appPid);
   const written = readOpenFiles(tree, job.config.jobDirectory).map(({ path }) => path);
-  await hashReadFiles(attempt, tree, [...written, ...job.preserve.paths]);
+  const except = [job.config.jobDirectory, ...written, ...job.preserve.paths];
+  const paths = findReadFiles(tree, except);
+  if (carrying === undefined) {
+    await job.fileHasher.describe(paths);
+    return;
+  }
+  const reporter = reportProgress(attempt, carrying.taken, performance.now(), (error) => carrying.abort(error));
+  try {
+    await carrying.take(paths);
+  } finally {
+    reporter.stop();
+  }
 }
 
 async function hashReadFiles(
@@ -464,7 +487,12 @@ interface Reporter {
 }
 
 /** Tells how far it is, and calls the checkpoint off when nothing moves any more: a frozen job costs its user time. */
-function reportProgress(attempt: Attempt, capture: Capture, startedMs: number): Reporter {
+function reportProgress(
+  attempt: Attempt,
+  files: ReadonlyMap<string, unknown>,
+  startedMs: number,
+  abort: (error: Error) => void,
+): Reporter {
   let expected = 0;
   let moved = '';
   let movedAtMs = startedMs;
@@ -472,11 +500,11 @@ function reportProgress(attempt: Attempt, capture: Capture, startedMs: number): 
     const { rawBytes, storedBytes } = attempt.writer.stats;
     const nowMs = performance.now();
     const elapsedMs = Math.round(nowMs - startedMs);
-    const position = `${rawBytes} ${storedBytes} ${capture.files.size}`;
+    const position = `${rawBytes} ${storedBytes} ${files.size}`;
     if (position !== moved) {
       moved = position;
       movedAtMs = nowMs;
-    } else if (nowMs - movedAtMs > STALL_MS) capture.abort(stalled());
+    } else if (nowMs - movedAtMs > STALL_MS) abort(stalled());
     attempt.progress({ phase: 'dump', doneBytes: rawBytes, storedBytes, totalBytes: expected, elapsedMs });
   }, PROGRESS_INTERVAL_MS);
   return {

@@ -19,6 +19,8 @@ export interface Preserve {
   readonly paths: readonly string[];
   /** Those too that the application has open for writing. */
   readonly openFiles: boolean;
+  /** Those too that it only reads: programs, libraries, data. */
+  readonly mapped: boolean;
 }
 
 /** What the user asked of a job; the same for whoever starts it and whoever runs it. */
@@ -155,6 +157,8 @@ export interface CheckpointResult {
   readonly advice: readonly string[];
   /** Files in the image; null when none were to be preserved. */
   readonly files: { readonly entries: number; readonly dataBytes: number } | null;
+  /** Files in the image that the application only reads; null when they were not to be taken along. */
+  readonly carried: { readonly files: number; readonly dataBytes: number } | null;
 }
 
 export interface Progress {
@@ -178,6 +182,8 @@ export interface JobStatus {
   readonly launcherPid: number;
   readonly appPid: number;
   readonly processes: readonly { readonly pid: number; readonly name: string; readonly residentBytes: number }[];
+  /** Files of the image that the application sees in the place of this machine's. */
+  readonly replacedFiles: readonly string[];
   readonly residentBytes: number;
   readonly lastCheckpoint: (CheckpointResult & { readonly at: string }) | null;
   readonly lastFailure: string | null;

@@ -76,6 +76,8 @@ export interface InspectedApp {
     readonly entries: number;
     readonly dataBytes: number;
   } | null;
+  /** Of `reads` in the image; null when they were not taken along. */
+  readonly carried: { readonly files: number; readonly dataBytes: number } | null;
   /** What it may use of the CPU; null where an earlier version made the image. */
   readonly cpu: CpuRecord | null;
 }
@@ -165,8 +167,20 @@ function preserved({ roots, openFiles, entries, dataBytes }: PreservedFiles): In
 /** The engine's record, or why it cannot be shown: the rest of the image can be all the same. */
 function readApp(manifest: Manifest): InspectedApp | string {
   try {
-    const { command, pid, residentBytes, privileged, identity, streams, appending, files, reads, inexact, cpu } =
-      parseAppRecord(manifest.app);
+    const {
+      command,
+      pid,
+      residentBytes,
+      privileged,
+      identity,
+      streams,
+      appending,
+      files,
+      reads,
+      inexact,
+      cpu,
+      carried,
+    } = parseAppRecord(manifest.app);
     return {
       command,
       pid,
@@ -184,6 +198,7 @@ function readApp(manifest: Manifest): InspectedApp | string {
       reads: reads.map(({ path, sizeBytes, sampled }) => ({ path, sizeBytes, sampled })),
       inexact,
       preserved: files === undefined ? null : preserved(files),
+      carried: carried ?? null,
       cpu: cpu ?? null,
     };
   } catch (error) {

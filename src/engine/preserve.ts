@@ -10,13 +10,34 @@ import type { ImageReader } from '../image/reader.js';
 import type { ImageWriter } from '../image/writer.js';
 import { parseFileUrl } from '../store/file-url.js';
 import { isFileUrl } from '../store/store.js';
-import type { PreservedFiles } from './app-record.js';
+import type { AppRecord, PreservedFiles } from './app-record.js';
 import type { Preserve, SupervisorConfig } from './config.js';
 
 /** What was asked for once stays: a checkpoint from a script must not forget what `run` was told. */
 export function joinPreserve(one: Preserve, other: Preserve | undefined): Preserve {
   if (other === undefined) return one;
-  return { paths: joinRoots([...one.paths, ...other.paths]), openFiles: one.openFiles || other.openFiles };
+  return {
+    paths: joinRoots([...one.paths, ...other.paths]),
+    openFiles: one.openFiles || other.openFiles,
+    mapped: one.mapped || other.mapped,
+  };
+}
+
+/** What an image was asked to take along. */
+export function preserveOf({ files, carried }: AppRecord): Preserve {
+  return { paths: files?.paths ?? [], openFiles: files?.openFiles ?? false, mapped: carried !== undefined };
+}
+
+/** Throws `usage` where files could be taken along, and not be shown to the application afterwards. */
+export function refuseCarrying(preserve: Preserve | undefined, container: boolean): void {
+  if (preserve?.mapped !== true || container) return;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'use',
+    subject: '--carry-mapped',
+    reason: 'only in a container of its own can the application be shown other files than this machine has',
+    hint: 'leave out --no-container, or use --preserve-path, which brings files back to their places',
+  });
 }
 
 export interface Preserving {
@@ -47,7 +68,7 @@ export function preserveFiles(options: {
       warn: (message) => log.warn(message),
       signal: stopped.signal,
     });
-    return { ...preserve, ...captured };
+    return { paths: preserve.paths, openFiles: preserve.openFiles, ...captured };
   };
   const done = capture();
   return {

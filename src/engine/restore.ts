@@ -10,7 +10,7 @@ import type { Children } from '../container/children.js';
 import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.js';
 import { type AppStdio, type StdioOptions, restoredStdio } from '../container/stdio/app-stdio.js';
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
-import { refuseChangedReadFiles } from '../container/read-files.js';
+import { type ChangedFile, findChangedReadFiles, refuseChangedReadFiles } from '../container/read-files.js';
 import { withOtherPorts } from '../criu/images/listeners.js';
 import { withOutsideClosed } from '../criu/images/outside-sockets.js';
 import { APP_TMP } from '../container/temporary.js';
@@ -26,6 +26,7 @@ import { reachesDatagramSocket } from '../linux/unix-socket.js';
 import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
 import { type AppRecord, type PreservedFiles, parseAppRecord } from './app-record.js';
+import { unpackReplacements } from './carry.js';
 import { keepLog } from './checkpoint.js';
 import type { Progress, SupervisorConfig } from './config.js';
 import { revive } from './passphrase.js';
@@ -46,6 +47,8 @@ export interface Restored {
   readonly stdio: AppStdio;
   readonly record: AppRecord;
   readonly rawBytes: number;
+  /** Files of the image that the application sees in the place of this machine's. */
+  readonly replacedFiles: readonly string[];
   /** When the checkpoint was made. */
   readonly createdAt: string;
   /** Stored sizes of the objects it was read from. */
@@ -72,9 +75,9 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
   refuseChangedAppending(record.appending.filter(({ path }) => !isPreserved(path, record.files)));
   for (const what of record.inexact) job.log.warn(`the image is not exact: ${what}`);
-  for (const what of await refuseChangedReadFiles(record.reads, config.allowInexact)) {
-    job.log.warn(`the application does not continue exactly: ${what}`);
-  }
+  const changed = await findChangedReadFiles(record.reads);
+  const canReplace = record.carried !== undefined && config.container;
+  if (!canReplace) refuseChanged(job, changed, record);
   if (job.temporaryProblem !== undefined && isPreserved(APP_TMP, record.files)) throw job.temporaryProblem;
   const image = await openImage({ store, manifest, keys });
   const directory = mkdtempSync(join(config.jobDirectory, 'r-'));
@@ -82,12 +85,12 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   let criu: RestoreProcess | undefined;
   const startedMs = performance.now();
   const totalBytes = manifest.image?.rawBytes ?? 0;
-  let fileBytes = 0;
+  let [fileBytes, carriedBytes] = [0, 0];
   let movedBytes = -1;
   let movedAtMs = startedMs;
   const timer = setInterval(() => {
     const nowMs = performance.now();
-    const doneBytes = fileBytes + (serving?.servedBytes() ?? 0);
+    const doneBytes = carriedBytes + fileBytes + (serving?.servedBytes() ?? 0);
     progress({ phase: 'restore', doneBytes, storedBytes: 0, totalBytes, elapsedMs: Math.round(nowMs - startedMs) });
     if (doneBytes !== movedBytes) {
       movedBytes = doneBytes;
@@ -96,8 +99,17 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   }, PROGRESS_INTERVAL_MS);
   try {
     const pending = await readPending(image, record);
+    const replacements = await unpackReplacements(
+      job,
+      image,
+      { reads: record.reads, changed: canReplace ? changed : [] },
+      (bytes) => (carriedBytes = bytes),
+    );
+    if (canReplace) refuseChanged(job, replacements.left, record);
     if (record.files !== undefined) await bringBackFiles(job, image, record.files, (bytes) => (fileBytes = bytes));
     refuseChangedAppending(record.appending);
+    // After files were brought back, which may have made directories that these are in.
+    const replacedFiles = replacements.bind();
     const stdio = restoredStdio(job.stdioOptions, record.streams, pending);
     setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
     unmapIdleCode();
@@ -123,7 +135,8 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     stdio.releaseAppEnds();
     const app: App = { pid: record.pid, exited: job.children.waitFor(record.pid) };
     const shardBytes = (manifest.image?.shards ?? []).map(({ sizeBytes }) => sizeBytes);
-    return { app, stdio, record, rawBytes: totalBytes, createdAt: manifest.createdAt, shardBytes };
+    const { createdAt } = manifest;
+    return { app, stdio, record, rawBytes: totalBytes, createdAt, shardBytes, replacedFiles };
   } catch (error) {
     criu?.kill();
     throw error;
@@ -132,6 +145,17 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     serving?.close();
     image.close();
     rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+/** Files that are not what they were, where those of the image cannot be shown in their place. */
+function refuseChanged({ config, log }: RestoreJob, changed: readonly ChangedFile[], record: AppRecord): void {
+  const hint =
+    record.carried !== undefined && !config.container
+      ? 'leave out --no-container: in a container of its own the application can be shown the files that the image carries'
+      : undefined;
+  for (const what of refuseChangedReadFiles(changed, config.allowInexact, hint)) {
+    log.warn(`the application does not continue exactly: ${what}`);
   }
 }
 

@@ -38,7 +38,7 @@ import { type Metrics, createMetrics } from './metrics/metrics.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
 import { JobHeldError, type PlanRequest, type Plan as StorePlan, makePlan } from './plan.js';
 import { makePlanElsewhere } from './plan-process.js';
-import { refuseOverlap } from './preserve.js';
+import { refuseCarrying, refuseOverlap } from './preserve.js';
 import { emptySpoolInBackground } from './spool.js';
 import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.js';
 
@@ -151,6 +151,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   // A URL that nothing can be kept under, a variable that nobody knows: mistakes of the caller's, not a failed restore.
   openStore(options.imageUrl);
   refuseOverlap(options.preserve.paths, options.imageUrl);
+  refuseCarrying(options.preserve, options.container);
   threadCount();
   appEnvironment({ env: process.env, scrub: options.scrubEnvironment, fakeRoot: false });
   if (!options.container) refuseBareMachine();

@@ -32,7 +32,7 @@ import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
 import { type JobEvent, type Outcome, checkpointEvent } from './metrics/event.js';
 import { revive } from './passphrase.js';
-import { adviceOnOpenFiles, joinPreserve } from './preserve.js';
+import { adviceOnOpenFiles, joinPreserve, preserveOf, refuseCarrying } from './preserve.js';
 import { createProgressLine } from './progress-line.js';
 import { type Restored, restore } from './restore.js';
 
@@ -115,6 +115,7 @@ class Job {
   /** Where images of this job have gone: they are not the application's files. */
   private readonly destinations = new Set<string>();
   private readonly fileHasher = createFileHasher();
+  private replacedFiles: readonly string[] = [];
   private hasAdvised = false;
   private hasTemporary = false;
   private temporaryProblem: FastFreezeError | undefined;
@@ -166,7 +167,7 @@ class Job {
     try {
       if (path === undefined) throw fromErrorRecord(temporaryProblem ?? toErrorRecord(new Error('there is none')));
       mountTemporaryDirectory(path);
-      this.preserve = joinPreserve(this.preserve, { paths: [APP_TMP], openFiles: false });
+      this.preserve = joinPreserve(this.preserve, { paths: [APP_TMP], openFiles: false, mapped: false });
       this.hasTemporary = true;
     } catch (error) {
       this.temporaryProblem = asFastFreezeError(error, 'mount');
@@ -317,7 +318,8 @@ class Job {
     this.app = restored.app;
     this.stdio = restored.stdio;
     this.command = restored.record.command;
-    this.preserve = joinPreserve(this.preserve, restored.record.files);
+    this.preserve = joinPreserve(this.preserve, preserveOf(restored.record));
+    this.replacedFiles = restored.replacedFiles;
     // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
     const size = this.config.outer.windowSize;
     if (size !== undefined) this.stdio.setWindowSize(Buffer.from(size, 'base64'));
@@ -418,6 +420,7 @@ class Job {
     progress: (p: Progress) => void,
     signal: AbortSignal,
   ): Promise<CheckpointResult> {
+    refuseCarrying(request.preserve, this.config.container);
     const keys = request.passphrase === undefined ? this.keys : await newKeyMaterial(request.passphrase);
     // One at a time: wait for the one under way, which a timer may have begun. Two may wait for it, and nothing may come
     // between this wait's end and our own `current`.
@@ -474,6 +477,10 @@ class Job {
         this.log.info(
           `The image has ${entries} preserved files and directories, ${(dataBytes / 1048576).toFixed(1)} MiB`,
         );
+      }
+      if (result.carried !== null) {
+        const { files, dataBytes } = result.carried;
+        this.log.info(`The image carries ${files} files that are only read, ${(dataBytes / 1048576).toFixed(1)} MiB`);
       }
       return result;
     } catch (error) {
@@ -580,6 +587,7 @@ class Job {
       launcherPid: this.config.launcherPid,
       appPid: this.app?.pid ?? 0,
       processes,
+      replacedFiles: this.replacedFiles,
       residentBytes: processes.reduce((sum, one) => sum + one.residentBytes, 0),
       lastCheckpoint: this.lastCheckpoint,
       lastFailure: this.lastFailure,

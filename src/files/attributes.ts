@@ -75,6 +75,21 @@ function setXattrs(path: Buffer, wanted: ReadonlyMap<string, Buffer>, rules: Att
   }
 }
 
+/** What a file has, as `setAttributes` gives it back. */
+export function readAttributes(path: Buffer, stat: BigIntStats): Attributes {
+  return { ...plainAttributes(stat), xattrs: new Map([...readXattrs(path)].filter(([name]) => isCarried(name))) };
+}
+
+/** Without extended attributes. */
+export function plainAttributes({ mode, uid, gid, mtimeNs }: BigIntStats): Attributes {
+  return { mode: Number(mode) & 0o7777, uid: Number(uid), gid: Number(gid), modifiedNs: mtimeNs, xattrs: new Map() };
+}
+
+/** Labels of a security module are the machine's. Access control lists are of the kind `system.`. */
+function isCarried(xattr: string): boolean {
+  return !xattr.startsWith('security.') || xattr === CAPABILITIES;
+}
+
 /** A file with it runs with rights that its caller has not, as with a setuid bit. */
 const CAPABILITIES = 'security.capability';
 const SETUID_SETGID = 0o6000;

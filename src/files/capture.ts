@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type BigIntStats, closeSync, constants, fstatSync, lstatSync, openSync, read, readlinkSync } from 'node:fs';
+import { type BigIntStats, closeSync, constants, lstatSync, openSync, readlinkSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { promisify } from 'node:util';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
-import { append, reserveRoom } from '../image/append.js';
+import { append } from '../image/append.js';
 import type { ImageFileWriter } from '../image/image-file-writer.js';
 import type { ImageWriter } from '../image/writer.js';
-import { nextData } from '../linux/file-data.js';
-import { readXattrs } from '../linux/xattr.js';
+import { readAttributes } from './attributes.js';
 import {
   type Attributes,
   type BytePath,
@@ -19,6 +17,7 @@ import {
   toBuffer,
   toBytePath,
 } from './entry.js';
+import { calledOff, dataLength, readFileData } from './file-bytes.js';
 import { joinRoots, realPath, wrongRoot } from './roots.js';
 import { type Found, walk } from './walk.js';
 
@@ -51,7 +50,7 @@ export async function captureFiles(options: CaptureOptions): Promise<CapturedFil
   const capture = new Capture(options, writer.file(FILES_LIST), writer.file(FILES_DATA));
   let turn = 0;
   for (const found of walk(roots.map(toBytePath), options.except.map(toBytePath))) {
-    if (signal.aborted) throw stopped();
+    if (signal.aborted) throw calledOff();
     await capture.add(found);
     // Everything else of a checkpoint goes on beside this.
     if (++turn % FILES_PER_TURN === 0) await new Promise((resolve) => setImmediate(resolve));
@@ -60,10 +59,6 @@ export async function captureFiles(options: CaptureOptions): Promise<CapturedFil
 }
 
 const FILES_PER_TURN = 64;
-/** Piece of a file that is read at a time; a block of the image may offer more. */
-const MAX_READ_BYTES = 1 << 20;
-
-const readAt = promisify(read);
 
 class Capture {
   private entries = 0;
@@ -138,55 +133,14 @@ class Capture {
   private async file(path: BytePath, attributes: Attributes): Promise<FileEntry> {
     const fd = openSync(toBuffer(path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
     try {
-      const data: [number, number][] = [];
-      let sizeBytes = fstatSync(fd).size;
-      for (let next = nextData(fd, 0); next !== undefined && next.from < sizeBytes; next = nextData(fd, next.to)) {
-        const to = Math.min(next.to, sizeBytes);
-        const length = await this.segment(fd, next.from, to);
-        if (length > 0) data.push([next.from, length]);
-        // Somebody else has cut it: that is how long it is now.
-        if (next.from + length < to) sizeBytes = next.from + length;
-      }
-      return { path, type: 'file', ...attributes, sizeBytes, data };
+      const { writer, signal } = this.options;
+      const data = await readFileData(fd, { writer, file: this.data, signal });
+      this.dataBytes += dataLength(data);
+      return { path, type: 'file', ...attributes, ...data };
     } finally {
       closeSync(fd);
     }
   }
-
-  /** Read straight into the image's memory. Returns fewer bytes than there were only where the file has become shorter. */
-  private async segment(fd: number, from: number, to: number): Promise<number> {
-    const { writer, signal } = this.options;
-    let at = from;
-    while (at < to) {
-      if (signal.aborted) throw stopped();
-      const region = await reserveRoom(writer, this.data);
-      let got = 0;
-      try {
-        got = (await readAt(fd, region, 0, Math.min(region.length, to - at, MAX_READ_BYTES), at)).bytesRead;
-      } finally {
-        this.data.commit(got);
-      }
-      if (got === 0) break;
-      at += got;
-      this.dataBytes += got;
-    }
-    return at - from;
-  }
-}
-
-function readAttributes(path: Buffer, stat: BigIntStats): Attributes {
-  return {
-    mode: Number(stat.mode) & 0o7777,
-    uid: Number(stat.uid),
-    gid: Number(stat.gid),
-    modifiedNs: stat.mtimeNs,
-    xattrs: new Map([...readXattrs(path)].filter(([name]) => isCarried(name))),
-  };
-}
-
-/** Labels of a security module are the machine's. Access control lists are of the kind `system.`. */
-function isCarried(xattr: string): boolean {
-  return !xattr.startsWith('security.') || xattr === 'security.capability';
 }
 
 /**
@@ -213,8 +167,4 @@ function resolveRoots(roots: readonly string[]): string[] {
 function linkItself(root: string): string[] {
   const isLink = lstatSync(root, { throwIfNoEntry: false })?.isSymbolicLink() === true;
   return isLink ? [join(realPath(dirname(root)), basename(root))] : [];
-}
-
-function stopped(): FastFreezeError {
-  return new FastFreezeError({ code: 'aborted', op: 'preserve files', reason: 'the checkpoint was called off' });
 }

@@ -36,6 +36,10 @@ export interface FileData {
 export const FILES_LIST = 'fastfreeze-files.list';
 export const FILES_DATA = 'fastfreeze-files.data';
 
+/** Likewise for files that the application only reads: a restore shows them where this machine's differ. */
+export const CARRIED_LIST = 'fastfreeze-carried.list';
+export const CARRIED_DATA = 'fastfreeze-carried.data';
+
 export function toBytePath(path: string | Buffer): BytePath {
   return (typeof path === 'string' ? Buffer.from(path) : path).toString('latin1');
 }

@@ -5,9 +5,9 @@ import type { Piece } from '../image/pieces.js';
 import type { ImageReader } from '../image/reader.js';
 import { FILES_DATA, FILES_LIST, type FileEntry, parseEntry } from './entry.js';
 
-/** The preserved files of an image, in their order, one line in memory at a time. */
-export async function* readEntries(image: ImageReader): AsyncGenerator<FileEntry> {
-  const reader = open(image, FILES_LIST);
+/** The entries of a list of an image, in their order, one line in memory at a time. */
+export async function* readEntries(image: ImageReader, list = FILES_LIST): AsyncGenerator<FileEntry> {
+  const reader = open(image, list);
   let rest: Buffer = Buffer.alloc(0);
   try {
     for (let piece = await reader.next(); piece !== undefined; piece = await reader.next()) {
@@ -38,8 +38,8 @@ export class DataStream {
   private used = 0;
   private takenBytes = 0;
 
-  constructor(image: ImageReader) {
-    this.reader = open(image, FILES_DATA);
+  constructor(image: ImageReader, data = FILES_DATA) {
+    this.reader = open(image, data);
   }
 
   /** Bytes handed out so far. */
@@ -96,5 +96,5 @@ function open(image: ImageReader, name: string): ImageFileReader {
 }
 
 function damaged(reason: string): FastFreezeError {
-  return new FastFreezeError({ code: 'image', op: 'read the preserved files', reason });
+  return new FastFreezeError({ code: 'image', op: 'read the files in the image', reason });
 }

@@ -48,6 +48,8 @@ export interface ImageWriter {
   file(name: string): ImageFileWriter;
   /** Resolves when asking for memory again makes sense, or the image has failed. */
   room(): Promise<void>;
+  /** Resolves when the store has been given all chunks that are complete: what comes next finds memory. */
+  settled(): Promise<void>;
   /** The first failure of a codec or the store. */
   readonly error: FastFreezeError | undefined;
   /** Aborted with that failure as its reason. */
@@ -144,6 +146,10 @@ class Writer implements ImageWriter, FileWriterContext {
     if (!this.hasRoom()) this.yieldIfStuck();
     if (this.sink.failure !== undefined || this.hasRoom()) return Promise.resolve();
     return new Promise((resolve) => this.waiters.push(resolve));
+  }
+
+  settled(): Promise<void> {
+    return this.sink.idle();
   }
 
   async finish(): Promise<SealedImage> {

@@ -422,6 +422,11 @@ test('--no-container inside a container that is already private', async () => {
     const first = bed.run(place, [...url(bed), '--no-container'], loop(bed), { within });
     await first.ready('scratch');
     await first.progresses(2);
+    const carried = await first.checkpoint(['--carry-mapped']);
+    expect(carried).toMatchObject({
+      code: 2,
+      stderr: expect.stringMatching(/^Error: cannot use --carry-mapped: only in a/m),
+    });
     await first.commits();
     expect(await first.ends()).toMatchObject({ code: 137 });
     const second = bed.run(await bed.place(), [...url(bed), '--no-container'], loop(bed), { within });
@@ -438,6 +443,7 @@ test('usage errors end with 2 and say what is wrong', async () => {
     for (const args of [
       ['run', '--no-such-flag'],
       ['run', '--num-shards', 'many', '--', 'true'],
+      ['run', '--no-container', '--carry-mapped', '--', 'true'],
       ['checkpoint', '--cpu-budget', 'huge'],
       ['bogus'],
     ]) {

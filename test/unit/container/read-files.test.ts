@@ -1,10 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, closeSync, mkdtempSync, openSync, rmSync, unlinkSync, writeFileSync, writeSync } from 'node:fs';
+import {
+  type BigIntStats,
+  appendFileSync,
+  chmodSync,
+  closeSync,
+  mkdtempSync,
+  openSync,
+  rmSync,
+  statSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createHash } from 'node:crypto';
 import { afterAll, describe, expect, test } from '@jest/globals';
-import { createFileHasher, findReadFiles, refuseChangedReadFiles } from '../../../src/container/read-files.js';
+import {
+  type ReadFile,
+  createFileHasher,
+  findChangedReadFiles,
+  findReadFiles,
+  refuseChangedReadFiles,
+} from '../../../src/container/read-files.js';
 import { readProcess } from '../../../src/container/tree.js';
 
 const dir = mkdtempSync(join(tmpdir(), 'ff-reads-'));
@@ -14,6 +32,10 @@ function overwrite(path: string, at: number, text: string): void {
   const fd = openSync(path, 'r+');
   writeSync(fd, text, at);
   closeSync(fd);
+}
+
+async function compare(files: readonly ReadFile[], allow: boolean): Promise<string[]> {
+  return refuseChangedReadFiles(await findChangedReadFiles(files), allow);
 }
 
 describe('files that a process reads', () => {
@@ -37,20 +59,20 @@ describe('files that a process reads', () => {
     const files = await createFileHasher().describe([path, join(dir, 'none'), dir]);
     const sha256 = createHash('sha256').update('hello').digest('hex');
     expect(files).toEqual([{ path, sizeBytes: 5, mode: 0o644, sha256, sampled: false }]);
-    expect(await refuseChangedReadFiles(files, false)).toEqual([]);
+    expect(await compare(files, false)).toEqual([]);
 
     overwrite(path, 0, 'jello');
-    const refused = refuseChangedReadFiles(files, false);
+    const refused = compare(files, false);
     await expect(refused).rejects.toMatchObject({ code: 'conflict', subject: path, reason: /content is another one/ });
     await expect(refused).rejects.toMatchObject({ hint: /--allow-inexact/ });
-    expect(await refuseChangedReadFiles(files, true)).toEqual([expect.stringContaining(`${path}: its content`)]);
+    expect(await compare(files, true)).toEqual([expect.stringContaining(`${path}: its content`)]);
     writeFileSync(path, 'hello!');
-    expect(await refuseChangedReadFiles(files, true)).toEqual([`${path}: it has 6 bytes here, and had 5`]);
+    expect(await compare(files, true)).toEqual([`${path}: it has 6 bytes here, and had 5`]);
     writeFileSync(path, 'hello');
     chmodSync(path, 0o755);
-    expect(await refuseChangedReadFiles(files, true)).toEqual([`${path}: it has mode 755 here, and had 644`]);
+    expect(await compare(files, true)).toEqual([`${path}: it has mode 755 here, and had 644`]);
     unlinkSync(path);
-    expect(await refuseChangedReadFiles(files, true)).toEqual([`${path}: it is not there, or cannot be read`]);
+    expect(await compare(files, true)).toEqual([`${path}: it is not there, or cannot be read`]);
   });
 
   test('are hashed anew only when they have changed', async () => {
@@ -65,15 +87,32 @@ describe('files that a process reads', () => {
     expect(third?.sha256).not.toBe(first?.sha256);
   });
 
+  test('are known as long as they stay the same, whoever has hashed them', async () => {
+    const [path, large] = [join(dir, 'known'), join(dir, 'sampled')];
+    writeFileSync(path, 'one');
+    writeFileSync(large, 'large');
+    const hasher = createFileHasher({ maxWholeBytes: 4 });
+    const stat = (of: string): BigIntStats => statSync(of, { bigint: true });
+    expect(hasher.recall(path, stat(path))).toBeUndefined();
+    const file = hasher.remember(path, stat(path), 'ab'.repeat(32));
+    expect(await hasher.describe([path])).toEqual([file]);
+    expect(hasher.recall(path, stat(path))).toBe('ab'.repeat(32));
+    appendFileSync(path, '!');
+    expect(hasher.recall(path, stat(path))).toBeUndefined();
+    // A hash of samples is none of the file.
+    await hasher.describe([large]);
+    expect(hasher.recall(large, stat(large))).toBeUndefined();
+  });
+
   test('are looked at in places when they are too large', async () => {
     const path = join(dir, 'large');
     writeFileSync(path, Buffer.alloc(40 << 20, 1));
     const files = await createFileHasher({ maxWholeBytes: 1 << 20 }).describe([path]);
     expect(files).toMatchObject([{ sizeBytes: 40 << 20, sampled: true }]);
-    expect(await refuseChangedReadFiles(files, true)).toEqual([]);
+    expect(await compare(files, true)).toEqual([]);
     for (const at of [0, (40 << 20) - 1]) {
       overwrite(path, at, '\x02');
-      expect(await refuseChangedReadFiles(files, true)).toHaveLength(1);
+      expect(await compare(files, true)).toHaveLength(1);
       overwrite(path, at, '\x01');
     }
   });

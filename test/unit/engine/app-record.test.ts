@@ -33,6 +33,7 @@ const record: AppRecord = {
   inexact: ['1001 (x), descriptor 4: an eventfd'],
   outsideSockets: 2,
   files: { paths: ['/data'], openFiles: true, roots: ['/data', '/srv/log'], entries: 7, dataBytes: 8 },
+  carried: { files: 12, dataBytes: 3_000_000 },
   cpu: { baseline: 'x86-64-v3', masked: ['aes'], features: ['pni', 'avx2', '3dnow'] },
 };
 
@@ -73,7 +74,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file', 'files', 'cpu', 'outsideSockets']);
+  const optional = new Set(['identity', 'streams.1.file', 'files', 'carried', 'cpu', 'outsideSockets']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {

@@ -29,6 +29,7 @@ const result: CheckpointResult = {
   shards: [],
   encrypted: false,
   files: null,
+  carried: null,
 };
 const status: JobStatus = {
   name: 'job',
@@ -41,6 +42,7 @@ const status: JobStatus = {
   launcherPid: 1,
   appPid: 1000,
   processes: [],
+  replacedFiles: [],
   residentBytes: 0,
   lastCheckpoint: null,
   lastFailure: null,
