@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
+import { WHAT_A_CONTAINER_NEEDS } from '../../base/hints.js';
 import type { Candidate } from './candidates.js';
 import { chosenCandidate, otherCandidates } from './candidates.js';
 import { openCheckCache } from './check-cache.js';
 import type { Verdict } from './check.js';
-import { checkCriu } from './check.js';
+import { NO_USER_NAMESPACE, checkCriu } from './check.js';
 
 /** A CRIU that works on this machine. */
 export interface CriuRuntime {
@@ -93,5 +94,7 @@ function chosenFails(chosen: Candidate, reason: string): FastFreezeError {
 function noneWorks(refusals: readonly string[]): FastFreezeError {
   const reason =
     refusals.length === 0 ? 'there is no CRIU on this machine' : `none works here (${refusals.join('; ')})`;
-  return new FastFreezeError({ code: 'host', op: 'find CRIU', reason, hint: 'fastfreeze install' });
+  const namespaces = refusals.length > 0 && refusals.every((refusal) => refusal.includes(NO_USER_NAMESPACE));
+  const hint = namespaces ? WHAT_A_CONTAINER_NEEDS : 'fastfreeze install';
+  return new FastFreezeError({ code: 'host', op: 'find CRIU', reason, hint });
 }
