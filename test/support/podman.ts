@@ -19,6 +19,7 @@ const IMAGE = 'localhost/freezer';
 /** Podman in a Debian root of its own, with storage in memory: when that container ends, nothing is left but empty control groups. */
 export class Podman {
   readonly #cgroup: string;
+  #terminals = 0;
 
   private constructor(
     private readonly container: Container,
@@ -59,10 +60,30 @@ export class Podman {
     );
   }
 
-  /** `podman run` of the built image, in the foreground. Volumes have to be below `folder()`. */
+  /** `podman run` of the built image, in the foreground. Volumes have to be in the engine's own /tmp. */
   run(options: readonly string[], words: readonly string[]): Running {
-    const all = ['--rm', '--volume', '/opt/fixtures:/fixtures:ro', ...options, IMAGE, ...words];
-    return this.container.start(this.#run(all), ENVIRONMENT);
+    return this.container.start(this.#run(this.#options(options, words)), ENVIRONMENT);
+  }
+
+  /** The same on a terminal, which gets its keys by `type`: what it shows is the output. */
+  async runOnTerminal(
+    options: readonly string[],
+    words: readonly string[],
+  ): Promise<Running & { type(keys: string): Promise<void> }> {
+    const fifo = `/tmp/keys-${++this.#terminals}`;
+    await this.succeeds(['mkfifo', fifo]);
+    const command = this.#run(this.#options(['--interactive', '--tty', ...options], words)).join(' ');
+    // Open for reading too: the terminal must not end between two keys.
+    const script = 'exec script --quiet --return --command "$2" /dev/null <>"$1"';
+    const running = this.container.start(['sh', '-c', script, 'sh', fifo, command], ENVIRONMENT);
+    const type = async (keys: string): Promise<void> => {
+      await this.succeeds(['sh', '-c', 'printf %s "$1" >"$2"', 'sh', keys, fifo]);
+    };
+    return { ...running, type };
+  }
+
+  #options(options: readonly string[], words: readonly string[]): string[] {
+    return ['--rm', '--volume', '/opt/fixtures:/fixtures:ro', ...options, IMAGE, ...words];
   }
 
   /** Any other command of Podman's. */
