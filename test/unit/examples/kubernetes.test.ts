@@ -80,6 +80,8 @@ function problems(value: unknown): string[] {
   const options: ts.CompilerOptions = {
     strict: true,
     noEmit: true,
+    skipLibCheck: true,
+    lib: ['lib.es5.d.ts'],
     types: [],
     target: ts.ScriptTarget.ES2022,
     module: ts.ModuleKind.NodeNext,
@@ -87,9 +89,19 @@ function problems(value: unknown): string[] {
   const host = ts.createCompilerHost(options);
   const readSource = host.getSourceFile.bind(host);
   host.getSourceFile = (name, version, ...rest) =>
-    name === path ? ts.createSourceFile(name, source, version) : readSource(name, version, ...rest);
+    name === path
+      ? ts.createSourceFile(name, source, version)
+      : remembered(name, () => readSource(name, version, ...rest));
   const exists = host.fileExists.bind(host);
   host.fileExists = (name) => name === path || exists(name);
   const program = ts.createProgram([path], options, host);
   return ts.getPreEmitDiagnostics(program).map(({ messageText }) => ts.flattenDiagnosticMessageText(messageText, '\n'));
+}
+
+const parsed = new Map<string, ts.SourceFile | undefined>();
+
+/** Kubernetes' types are large; they are read once. */
+function remembered(name: string, read: () => ts.SourceFile | undefined): ts.SourceFile | undefined {
+  if (!parsed.has(name)) parsed.set(name, read());
+  return parsed.get(name);
 }
