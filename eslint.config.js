@@ -21,7 +21,7 @@ const layerRules = layers.map((layer, depth) => ({
 }));
 
 export default tseslint.config(
-  { ignores: ['lib/', '.build/', 'dist/', 'build/', 'node_modules/', 'test/fixtures/'] },
+  { ignores: ['lib/', '.build/', 'dist/', 'build/', 'docker/fastfreeze/', 'node_modules/', 'test/fixtures/'] },
   ...tseslint.configs.strictTypeChecked,
   {
     languageOptions: { parserOptions: { projectService: { allowDefaultProject: ['*.js', 'scripts/*.mjs'] } } },

@@ -19,6 +19,7 @@ const LONGEST = [
   'stdio',
   'bad-input',
   'install',
+  'docker',
   'package',
   'corruption',
 ];

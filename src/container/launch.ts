@@ -3,6 +3,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { FastFreezeError } from '../base/errors.js';
+import { WHAT_A_CONTAINER_NEEDS } from '../base/hints.js';
 import { type Clocks, readClockOffsets, readClocks } from '../linux/clocks.js';
 import { unshareCommand } from '../linux/unshare-command.js';
 import { hasTimeNamespaces } from './time.js';
@@ -126,10 +127,7 @@ export function containerFailure(privileged: boolean): FastFreezeError {
     code: 'host',
     op: 'make a container for the application',
     reason,
-    hint:
-      found === undefined
-        ? 'in Docker add --privileged, or --security-opt seccomp=unconfined --cap-add CHECKPOINT_RESTORE with --no-container'
-        : `${found[2]} (as root)`,
+    hint: found === undefined ? WHAT_A_CONTAINER_NEEDS : `${found[2]} (as root)`,
   });
 }
 

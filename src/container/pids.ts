@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, writeFileSync } from 'node:fs';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
+import { useThreads } from '../linux/threads.js';
 
 /** PID of the application's root process in its container. */
 export const APP_PID = 1000;
@@ -11,12 +12,14 @@ export const RESERVED_PIDS = 300;
 /** Free PIDs that CRIU and our other helpers find in a row after the place we choose. */
 const HEADROOM = 64;
 
-/** Make `pid` + 1 the next PID of this PID namespace. */
+/** Make `pid` + 1 the next PID of this PID namespace. Throws `host` where that is not permitted. */
 export function setLastPid(pid: number): void {
   const path = '/proc/sys/kernel/ns_last_pid';
   try {
     writeFileSync(path, String(pid));
   } catch (error) {
+    // Container engines make /proc/sys read-only. Without a container of our own that is the one we have.
+    if (hasErrno(error, 'EROFS') && useUpPids(pid)) return;
     throw new FastFreezeError({
       code: 'host',
       op: 'choose PIDs through',
@@ -28,6 +31,26 @@ export function setLastPid(pid: number): void {
       cause: error,
     });
   }
+}
+
+/** Seconds, on a slow machine. */
+const MOST_TO_USE_UP = 100_000;
+
+/**
+ * Use numbers up until that one was given out; false where the counter is past it, or too far away. What others start
+ * meanwhile may take a few more: who needs the very next one has to look what it got.
+ */
+function useUpPids(pid: number): boolean {
+  const distance = pid - readLastPid();
+  if (distance < 0 || distance > MOST_TO_USE_UP) return false;
+  // Threads get their numbers from the same counter, and are the cheapest that do.
+  for (let left = distance; left > 0; left = pid - readLastPid()) useThreads(left);
+  return true;
+}
+
+/** The PID that was given out last in the PID namespace of /proc. */
+function readLastPid(): number {
+  return Number(readFileSync('/proc/loadavg', 'utf8').trim().split(' ').at(-1));
 }
 
 /**

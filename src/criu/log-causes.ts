@@ -112,6 +112,16 @@ const PATTERNS: readonly Pattern[] = [
     reason: () => 'a TCP or UDP port that the application listens on is in use here',
     hint: 'end the program that has it (ss -lntup), wait a minute for connections that have just been closed, or listen elsewhere with --tcp-listen-remap',
   },
+  {
+    match: /Unable to set a (?:monotonic|boottime) clock offset: Operation not permitted/,
+    reason: () => 'CRIU may not set the clocks of the application here',
+    hint: 'give the container CAP_SYS_TIME, or use --no-container with CAP_CHECKPOINT_RESTORE and without CAP_SYS_ADMIN',
+  },
+  {
+    match: /Unable to drop capability \d+/,
+    reason: () => 'CRIU may not give the application the capabilities that it had',
+    hint: 'give the container CAP_SETPCAP, which container engines do unless they are told to drop it',
+  },
   { match: /No space left on device/, reason: () => 'no space is left on the device' },
   {
     match: /Can't resolve device|Can't dump file (\d+) of that type|Can't dump.*chr/,
@@ -174,9 +184,9 @@ function absolute(path: string | undefined): string {
   return path === undefined ? '?' : path.replace(/^(?!\/)/, '/');
 }
 
-/** What CRIU logs inside every user namespace, without consequence. */
+/** What CRIU logs inside every user namespace, or container without /dev/net/tun, without consequence. */
 const HARMLESS =
-  /RLIMIT_NOFILE|Unable to (?:get|set).*net|net: Unexpected error: -1\(|sysctl|kerndat_|Can't (?:set|make) .*oom|cgroup/i;
+  /RLIMIT_NOFILE|Unable to create tun: No such file|Unable to (?:get|set).*net|net: Unexpected error: -1\(|sysctl|kerndat_|Can't (?:set|make) .*oom|cgroup/i;
 
 /** What CRIU logs after any failure. */
 const WAKE = /Unable to detach from|(?:Dumping|Restoring) FAILED/;

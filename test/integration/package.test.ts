@@ -1,23 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // The archive of `npm run package`, in Debian systems that are not this machine's: without Node.js, npm, CRIU and network.
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { BUILDING_PREFIX, CURRENT_LINK, RUNTIME_PREFIX } from '../../src/criu/runtime/layout.js';
 import type { Identity } from '../support/bed.js';
 import { Container } from '../support/container.js';
-import { canMakeRoots, debianRoot, MAKE_ROOT_MS, type RootRecipe } from '../support/debian-root.js';
+import { canMakeRoots, MAKE_ROOT_MS, olderRecipe, type RootRecipe } from '../support/debian-root.js';
 import { checkLines } from '../support/lines.js';
+import { MAKE_PACKAGE_MS, makePackage, type MadePackage } from '../support/package.js';
 import { FULL } from '../support/random.js';
-import { fixture, nodePath, packageDir, scratchDir } from '../support/stage.js';
+import { fixture, nodePath, packageDir } from '../support/stage.js';
 import { SWIFT_ROOT } from '../support/swift.js';
 import { until } from '../support/until.js';
 
 jest.setTimeout(120_000);
-
-/** With the compression of a release, minutes on a loaded machine. */
-const MAKE_PACKAGE_MS = 900_000;
 
 /** Exactly what the user's shell gives in the worst case; not even HOME. */
 const BARE = { PATH: '/usr/local/bin:/usr/bin:/bin' };
@@ -28,44 +26,17 @@ const UNUSABLE = '/opt/with:colon';
 const FIXTURES = '/opt/fixtures';
 const COMMANDS: Record<Identity, string> = { root: 'fastfreeze', user: `${MOVED}/bin/fastfreeze` };
 
-let folder = '';
-let made = '';
-/** The archive, extracted. */
-let extracted = '';
+let made: MadePackage;
 
 if (canMakeRoots) {
   beforeAll(() => {
-    folder = mkdtempSync(join(scratchDir(), 'package-'));
-    execFileSync('chmod', ['755', folder]);
-    const words = ['scripts/package.sh', '--no-setup', '--out', folder, ...(FULL ? [] : ['--fast'])];
-    made = execFileSync('sh', words, { encoding: 'utf8', timeout: MAKE_PACKAGE_MS });
-    // As a container engine or root does it, whatever the umask.
-    execFileSync('sh', ['-c', 'umask 077; exec tar -xJf "$1" -C "$2"', 'sh', archive(), folder]);
-    extracted = join(folder, 'fastfreeze');
+    made = makePackage();
   }, MAKE_PACKAGE_MS);
-  afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
   describe('the archive', theArchive);
   describe('in an older Debian', () => inside(olderRecipe));
   describe('in a newer Debian', () => inside(() => Promise.resolve(newerRecipe())));
 } else test.skip('the self-contained package', () => undefined);
-
-function archive(): string {
-  return join(folder, 'fastfreeze-linux-x64.tar.xz');
-}
-
-/** Debian 11, whose C library is older than CRIU's and whose unshare is too; where the mirror has dropped it, Debian 12. */
-async function olderRecipe(): Promise<RootRecipe> {
-  const [oldest, old] = ['bullseye', 'bookworm'].map((suite) => ({ suite, packages: ['util-linux'] }));
-  if (oldest === undefined || old === undefined) throw new Error('no suites');
-  try {
-    await debianRoot(oldest);
-    return oldest;
-  } catch (error) {
-    process.stderr.write(`test: ${String(error)}\ntest: taking Debian 12 instead\n`);
-    return old;
-  }
-}
 
 /** That of the Swift tests, which is there anyway; at full length one with nothing in it that need not be. */
 function newerRecipe(): RootRecipe {
@@ -74,42 +45,44 @@ function newerRecipe(): RootRecipe {
 
 function theArchive(): void {
   test('is named with its sizes and its sum, which is right', () => {
-    expect(made).toMatch(
+    expect(made.said).toMatch(
       /^\S+\/fastfreeze-linux-x64\.tar\.xz: \d+ MB, \d+ MB unpacked\n[0-9a-f]{64} {2}fastfreeze-linux/,
     );
-    expect(spawnSync('sha256sum', ['--check', '--quiet', `${archive()}.sha256`], { cwd: folder }).status).toBe(0);
+    expect(spawnSync('sha256sum', ['--check', '--quiet', `${made.archive}.sha256`], { cwd: made.folder }).status).toBe(
+      0,
+    );
     // A release has 27 MB. What slips in by mistake is larger than what versions differ by.
-    expect(statSync(archive()).size).toBeLessThan((FULL ? 32 : 42) * 1_000_000);
+    expect(statSync(made.archive).size).toBeLessThan((FULL ? 32 : 42) * 1_000_000);
   });
 
   test("everyone may read it, nothing gives rights, no link leads outside, and `install`'s names are free", () => {
-    const words = ['--numeric-owner', '-tvJf', archive()];
+    const words = ['--numeric-owner', '-tvJf', made.archive];
     const lines = execFileSync('tar', words, { encoding: 'utf8', maxBuffer: 1 << 26 })
       .trim()
       .split('\n');
     const right = /^(?:-rw-r--r--|-rwxr-xr-x|drwxr-xr-x|l[rwx-]{9}) 0\/0 .* fastfreeze\//;
     expect(lines.filter((line) => !right.test(line))).toEqual([]);
     expect(lines.filter((line) => / -> (?:\/|(?:\.\.\/){6})/.test(line))).toEqual([]);
-    const names = readdirSync(extracted);
+    const names = readdirSync(made.extracted);
     expect(names.filter((name) => name === CURRENT_LINK || name.startsWith(RUNTIME_PREFIX))).toEqual([]);
     expect(names.filter((name) => name.startsWith(BUILDING_PREFIX))).toEqual([]);
   });
 
   test('has the licence of everything in it', () => {
-    const text = readFileSync(join(extracted, 'licenses/README'), 'utf8');
+    const text = readFileSync(join(made.extracted, 'licenses/README'), 'utf8');
     const files = [...text.matchAll(/(?:text: |, |: )((?:LICENSE|licenses|node_modules|criu)\S*?)(?=,? |,?\n)/g)].map(
       ([, file]) => file ?? '',
     );
     expect(files.length).toBeGreaterThan(90);
-    expect(files.filter((file) => !existsSync(join(extracted, file)))).toEqual([]);
+    expect(files.filter((file) => !existsSync(join(made.extracted, file)))).toEqual([]);
     expect(text).toMatch(/^Node\.js v.*\nlibstdc\+\+/m);
-    for (const one of readdirSync(join(extracted, 'tools')).filter((name) => name !== 'lib')) {
-      expect(readdirSync(join(extracted, 'licenses'))).toContain(one);
+    for (const one of readdirSync(join(made.extracted, 'tools')).filter((name) => name !== 'lib')) {
+      expect(readdirSync(join(made.extracted, 'licenses'))).toContain(one);
     }
   });
 
   test('has every module that another one names', () => {
-    const [ours, whole] = [namedModules(extracted), namedModules(packageDir())];
+    const [ours, whole] = [namedModules(made.extracted), namedModules(packageDir())];
     expect(ours.checked).toBeGreaterThan(1000);
     // Some packages name others that nobody installs, or in comments; those the whole packages lack as well.
     expect(ours.missing.filter((name) => !whole.missing.includes(name))).toEqual([]);
@@ -120,7 +93,12 @@ function inside(recipe: () => Promise<RootRecipe>): void {
   let container: Container;
   beforeAll(async () => {
     // Only /opt can be written to while the container is made.
-    const mounts = { [INSTALLED]: extracted, [MOVED]: extracted, [UNUSABLE]: extracted, [FIXTURES]: fixture('.') };
+    const mounts = {
+      [INSTALLED]: made.extracted,
+      [MOVED]: made.extracted,
+      [UNUSABLE]: made.extracted,
+      [FIXTURES]: fixture('.'),
+    };
     // Many images lack it, or have one that is too old.
     const hidden = ['/usr/bin/unshare'];
     container = await Container.start(await recipe(), { mounts, hidden });

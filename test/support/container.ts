@@ -12,6 +12,8 @@ export interface ContainerOptions {
   readonly mounts: Readonly<Record<string, string>>;
   /** Programs that cannot be run in it. */
   readonly hidden: readonly string[];
+  /** It is for a container engine: with the machine's network and control groups. */
+  readonly engine?: boolean;
 }
 
 /** What a command has said so far, and how it ends. */
@@ -30,12 +32,14 @@ export class Container {
   private constructor(
     private readonly holder: ChildProcess,
     private readonly inside: number,
+    private readonly namespaces: readonly string[],
   ) {}
 
-  static async start(recipe: RootRecipe, { mounts, hidden }: ContainerOptions): Promise<Container> {
+  static async start(recipe: RootRecipe, { mounts, hidden, engine = false }: ContainerOptions): Promise<Container> {
     const root = await debianRoot(recipe);
-    const words = [...hidden, '--', ...Object.entries(mounts).flat()];
-    const namespaces = ['--mount', '--pid', '--net', '--uts', '--ipc', '--fork', '--kill-child'];
+    const words = [engine ? 'engine' : '', ...hidden, '--', ...Object.entries(mounts).flat()];
+    const own = ['--mount', '--pid', '--uts', '--ipc', ...(engine ? [] : ['--net'])];
+    const namespaces = [...own, '--fork', '--kill-child'];
     const holder = spawn('unshare', [...namespaces, 'sh', '-c', ENTER, 'sh', root, ...words], {
       stdio: ['pipe', 'pipe', 'pipe'],
       env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
@@ -49,12 +53,12 @@ export class Container {
     await until('the container', isUp, START_MS, () => said);
     const [inside] = childrenOf(holder.pid ?? -1);
     if (inside === undefined) throw new Error(`the container ended at once: ${said}`);
-    return new Container(holder, inside);
+    return new Container(holder, inside, own);
   }
 
   /** Starts a command in it with exactly this environment, in the root folder. */
   start(words: readonly string[], env: Readonly<Record<string, string>>, as: Identity = 'root'): Running {
-    const enter = ['--target', String(this.inside), '--mount', '--pid', '--net', '--uts', '--ipc', '--'];
+    const enter = ['--target', String(this.inside), ...this.namespaces, '--'];
     const drop = as === 'user' ? ['setpriv', `--reuid=${USER_ID}`, `--regid=${USER_ID}`, '--clear-groups'] : [];
     const variables = Object.entries(env).map(([name, value]) => `${name}=${value}`);
     const child = spawn('nsenter', [...enter, ...drop, 'env', '-i', ...variables, ...words], {
@@ -96,14 +100,15 @@ const STOP_MS = 10_000;
 const ENTER = `
 set -eu
 root=$1
-shift
-ip link set lo up
+engine=$2
+shift 2
+[ -n "$engine" ] || ip link set lo up
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
 for folder in opt tmp run home var/tmp var/log usr/local/bin; do mount -t tmpfs tmpfs "$root/$folder"; done
 chmod 1777 "$root/tmp" "$root/var/tmp"
 mount -t proc proc "$root/proc"
-mount -t sysfs -o ro sysfs "$root/sys"
+if [ -n "$engine" ]; then mount --rbind /sys "$root/sys"; else mount -t sysfs -o ro sysfs "$root/sys"; fi
 mount --rbind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/dev/shm"
 while [ "$1" != -- ]; do

@@ -48,6 +48,19 @@ export async function debianRoot(recipe: RootRecipe): Promise<string> {
   return root;
 }
 
+/** Debian 11, whose C library is older than CRIU's and whose unshare is too; where the mirror has dropped it, Debian 12. */
+export async function olderRecipe(): Promise<RootRecipe> {
+  const [oldest, old] = ['bullseye', 'bookworm'].map((suite) => ({ suite, packages: ['util-linux'] }));
+  if (oldest === undefined || old === undefined) throw new Error('no suites');
+  try {
+    await debianRoot(oldest);
+    return oldest;
+  } catch (error) {
+    process.stderr.write(`test: ${String(error)}\ntest: taking Debian 12 instead\n`);
+    return old;
+  }
+}
+
 /**
  * Of several at once the first makes it and the others wait for the lock, which children keep even when their shell is
  * killed. It gets its name when it is complete; what a dead one has left is removed.

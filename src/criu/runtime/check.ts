@@ -22,10 +22,10 @@ export function userContainer(): string[] {
   return [...unshareCommand(), ...namespaces, '--kill-child'];
 }
 
-const CHECK_TIMEOUT_MS = 20_000;
-
 /** How a refusal begins that is not CRIU's fault, and that no other CRIU would mend. */
 export const NO_USER_NAMESPACE = 'no user namespace can be made here';
+
+const CHECK_TIMEOUT_MS = 20_000;
 
 /** Whether a CRIU works on this kernel: its version is new enough and `criu check` finds nothing missing. */
 export async function checkCriu(command: readonly string[], options: CheckOptions): Promise<Verdict> {
@@ -58,6 +58,14 @@ function checkCommand(command: readonly string[], privileged: boolean): string[]
   return privileged ? [...command, 'check'] : [...userContainer(), ...command, 'check', '--unprivileged'];
 }
 
+/** Complaints of `criu check` in a container of Docker's kind that say nothing about what we do in it. */
+const HARMLESS_ANYWHERE = [
+  // No /dev/net/tun: what is not there cannot be open in an application.
+  /tun: Unable to create tun: No such file or directory/,
+  // A container of our own has a /proc/sys of its own, and without one PIDs are chosen otherwise (container/pids.ts).
+  /ns_last_pid sysctl is inaccessible: Read-only file system/,
+];
+
 /**
  * `criu check` in a user namespace always complains about the network namespace, which still belongs to the
  * machine. A container that shares the network never asks CRIU for that, so these complaints do not count.
@@ -72,9 +80,10 @@ const HARMLESS_IN_USER_NAMESPACE = [
 export function whyNotGood(checked: ToolResult, privileged: boolean): string | undefined {
   if (checked.ok) return undefined;
   const errors = checked.stderr.split('\n').filter((line) => /^(?:\([\d.]+\) )?Error \(/.test(line));
-  const telling = errors.filter((line) => privileged || !HARMLESS_IN_USER_NAMESPACE.some((known) => known.test(line)));
+  const harmless = [...HARMLESS_ANYWHERE, ...(privileged ? [] : HARMLESS_IN_USER_NAMESPACE)];
+  const telling = errors.filter((line) => !harmless.some((known) => known.test(line)));
   const finished = checked.stderr.includes('Does not look good');
-  if (!privileged && finished && !checked.timedOut && telling.length === 0) return undefined;
+  if (errors.length > 0 && finished && !checked.timedOut && telling.length === 0) return undefined;
   const first = telling[0]?.replace(/^.*?Error \([^)]*\): /, '').trim();
   if (!privileged && noUserNamespace(checked)) {
     return `${NO_USER_NAMESPACE} (${whyFailed(checked)})`;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
+import { WHAT_A_CONTAINER_NEEDS } from '../../base/hints.js';
 import type { Candidate } from './candidates.js';
 import { chosenCandidate, otherCandidates } from './candidates.js';
 import { openCheckCache } from './check-cache.js';
@@ -94,7 +95,7 @@ function noneWorks(refusals: readonly string[]): FastFreezeError {
   const reason =
     refusals.length === 0 ? 'there is no CRIU on this machine' : `none works here (${refusals.join('; ')})`;
   const hint = refusals.some((one) => one.includes(NO_USER_NAMESPACE))
-    ? 'fastfreeze doctor says what forbids it; in Docker add --privileged, or --security-opt seccomp=unconfined --cap-add CHECKPOINT_RESTORE with --no-container'
+    ? `fastfreeze doctor says what forbids it; ${WHAT_A_CONTAINER_NEEDS}`
     : 'fastfreeze install';
   return new FastFreezeError({ code: 'host', op: 'find CRIU', reason, hint });
 }

@@ -139,6 +139,17 @@ describe('PIDs of a namespace', () => {
     expect(readPidMax()).toBeGreaterThan(300);
   });
 
+  test('go on there as well where /proc/sys is read-only, as container engines make it', async () => {
+    const script = `
+      import { execFileSync } from 'node:child_process';
+      import { setLastPid } from '${moduleUrl('container/pids.js')}';
+      setLastPid(999);
+      const next = execFileSync('/bin/sh', ['-c', 'echo $$'], { encoding: 'utf8' });
+      try { setLastPid(500); } catch (error) { console.log(JSON.stringify([Number(next), error.code])); }`;
+    const readOnly = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"';
+    expect(await askScript(script, [...ownPids(), 'sh', '-c', readOnly, 'sh'])).toEqual([1000, 'host']);
+  });
+
   test('that may not be set are reported with the way out', async () => {
     const script = `
       import { setLastPid } from '${moduleUrl('container/pids.js')}';

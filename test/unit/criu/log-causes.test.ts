@@ -26,6 +26,21 @@ interface Known {
 
 const KNOWN: readonly Known[] = [
   {
+    what: 'clocks that a container may not set, after what every container lacks',
+    lines: [
+      '(00.001) Error (criu/tun.c:85): tun: Unable to create tun: No such file or directory',
+      '(00.012) Error (criu/timens.c:101): Unable to set a monotonic clock offset: Operation not permitted',
+    ],
+    reason: /may not set the clocks/,
+    hint: /CAP_SYS_TIME/,
+  },
+  {
+    what: 'capabilities that a container may not drop',
+    lines: ['(00.012) pie: 1000: Error (criu/pie/restorer.c:316): Unable to drop capability 0: -1'],
+    reason: /capabilities that it had/,
+    hint: /CAP_SETPCAP/,
+  },
+  {
     what: 'a child born while CRIU collected',
     lines: ['(00.012) Error (criu/seize.c:763): Unexpected child 1031'],
     reason: /came and went/,

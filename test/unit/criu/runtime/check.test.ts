@@ -30,6 +30,19 @@ describe('whyNotGood', () => {
     expect(whyNotGood(result(NETWORK), true)).toContain('net: Unexpected error');
   });
 
+  it('overlooks what a container of Docker’s kind lacks and jobs do not need', () => {
+    const container = [
+      'Error (criu/tun.c:85): tun: Unable to create tun: No such file or directory',
+      'Error (criu/cr-check.c:160): sys/kernel/ns_last_pid sysctl is inaccessible: Read-only file system',
+      'Warn  (criu/cr-check.c:1674): Does not look good.',
+    ].join('\n');
+    for (const privileged of [true, false]) expect(whyNotGood(result(container), privileged)).toBeUndefined();
+    expect(whyNotGood(result(container.replace('Read-only file system', 'Permission denied')), false)).toContain(
+      'ns_last_pid',
+    );
+    expect(whyNotGood(result('Warn  (criu/cr-check.c:1674): Does not look good.'), true)).toBeDefined();
+  });
+
   it('does not overlook anything beside the network', () => {
     const vdso = `Error (criu/vdso.c:1): vdso: Unexpected rt vDSO area bounds\n${NETWORK}`;
     expect(whyNotGood(result(vdso), false)).toContain('vDSO area bounds');
