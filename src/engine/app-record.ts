@@ -10,6 +10,7 @@ import { formatRanges, parseRanges } from '../container/pids.js';
 import { wrongRoot } from '../files/roots.js';
 import type { Clocks } from '../linux/clocks.js';
 import type { Preserve } from './config.js';
+import { type Pace, parsePace } from './pace.js';
 
 /** What was to be preserved, and what of it is in the image. */
 export interface PreservedFiles extends Preserve {
@@ -46,6 +47,8 @@ export interface AppRecord {
   readonly files?: PreservedFiles;
   /** What it may use of the CPU; images of earlier versions do not say. */
   readonly cpu?: CpuRecord;
+  /** How fast checkpoints of the job have been; images of earlier versions do not say. */
+  readonly pace?: Pace;
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -85,9 +88,15 @@ export function parseAppRecord(json: unknown): AppRecord {
     }),
     reads: list(record['reads'], 'app.reads').map((one, i) => parseReadFile(one, `app.reads[${i}]`)),
     inexact: list(record['inexact'], 'app.inexact').map((one) => text(one, 'app.inexact')),
+    ...optionalPace(record['pace']),
     ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
   };
+}
+
+function optionalPace(json: unknown): { pace?: Pace } {
+  const pace = parsePace(json);
+  return pace === undefined ? {} : { pace };
 }
 
 function parseReadFile(json: unknown, where: string): ReadFile {

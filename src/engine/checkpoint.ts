@@ -29,6 +29,7 @@ import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-reco
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
+import { ASSUMED_PACE, type Pace, refinePace } from './pace.js';
 import { type Preserving, preserveFiles, refuseOverlap } from './preserve.js';
 import { spoolUrl } from './spool.js';
 
@@ -45,6 +46,8 @@ export interface CheckpointJob {
   /** Undefined where images are not encrypted. */
   readonly keys: ImageKeys | undefined;
   readonly fileHasher: FileHasher;
+  /** Of earlier checkpoints; undefined before the first. */
+  readonly pace: Pace | undefined;
   /** Every URL that images of this job have been asked for. */
   readonly destinations: readonly string[];
   /** Files to take along. */
@@ -101,6 +104,7 @@ async function attemptCheckpoint(
   signal: AbortSignal,
   isLast: boolean,
 ): Promise<CheckpointResult> {
+  const requestedMs = performance.now();
   const destination = request.imageUrl ?? job.config.imageUrl;
   const spool = job.config.spoolDirectory;
   const url = spool === undefined ? destination : spoolUrl(spool, destination);
@@ -125,7 +129,19 @@ async function attemptCheckpoint(
     // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
     unmapIdleCode();
     try {
-      const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast };
+      const attempt = {
+        job,
+        request,
+        requestedMs,
+        store,
+        writer,
+        url,
+        generation,
+        directory,
+        progress,
+        signal,
+        isLast,
+      };
       await hashBeforeFreeze(attempt);
       const result = await dumpAndCommit(attempt);
       if (spool === undefined) await pruneOld(job, store);
@@ -154,6 +170,8 @@ async function newestGeneration(urls: readonly string[]): Promise<number> {
 interface Attempt {
   readonly job: CheckpointJob;
   readonly request: CheckpointRequest;
+  /** By `performance.now()`. */
+  readonly requestedMs: number;
   readonly store: Store;
   readonly writer: ImageWriter;
   readonly url: string;
@@ -206,7 +224,8 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const files = await preserved;
     const reads = await hashReadFiles(attempt, tree, [...openFiles.map(({ path }) => path), ...(files?.roots ?? [])]);
     const affinity = readAffinity(tree);
-    let frozenMs = performance.now() - frozenAtMs;
+    const capturingMs = performance.now() - frozenAtMs;
+    let frozenMs = capturingMs;
     if (request.leaveRunning) {
       await release(job, dump, 'commit');
       job.stdio.thaw();
@@ -214,6 +233,14 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     for (const [role, bytes] of snapshot.pending) await addFile(writer, pendingName(role), bytes);
     const image = await writer.finish();
     refuseIfCalledOff(signal);
+    const pace = refinePace(job.pace ?? ASSUMED_PACE, {
+      residentBytes: reporter.expectedBytes(),
+      rawBytes: image.rawBytes,
+      storedBytes: image.storedBytes,
+      preparingMs: frozenAtMs - attempt.requestedMs,
+      capturingMs,
+      durableMs: performance.now() - attempt.requestedMs,
+    });
     const record: AppRecord = {
       command: job.command,
       pid: job.appPid,
@@ -230,6 +257,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       inexact,
       ...(files === undefined ? {} : { files }),
       ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
+      pace,
     };
     for (const what of inexact) job.log.warn(`the image is not exact: ${what}`);
     await commit(attempt, image, record);
@@ -255,6 +283,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       })),
       encrypted: job.keys !== undefined,
       files: files === undefined ? null : { entries: files.entries, dataBytes: files.dataBytes },
+      pace,
     };
   } catch (error) {
     await letGo(job, capture, dump, error);

@@ -39,6 +39,8 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['run --num-shards=-1 cmd', ['--num-shards', '"-1"']],
   ['run --generation x -i file:/x', ['--generation', '"x"']],
   ['run --checkpoint-every soon cmd', ['--checkpoint-every', '"soon"']],
+  ['run --mean-time-to-preemption 2h cmd', ['--mean-time-to-preemption', '--checkpoint-every auto']],
+  ['run --checkpoint-every auto --mean-time-to-preemption x cmd', ['--mean-time-to-preemption', '"x"']],
   ['run --checkpoint-on SIGKILL cmd', ['--checkpoint-on', '"SIGKILL"']],
   ['run --checkpoint-on SIGINT,NONSENSE cmd', ['--checkpoint-on', '"NONSENSE"']],
   ['run --cpu-budget huge cmd', ['--cpu-budget', '"huge"']],
