@@ -214,7 +214,8 @@ export async function runAndTell(
   try {
     const { options, pilot, exitCode } = plan(parsed);
     const hooks = { onReady: notify.ready, ...(pilot === undefined ? {} : { pilot }) };
-    const found = options.logFormat === 'json' ? await runOrTell(options, hooks) : await run(options, hooks);
+    const isTold = options.logFormat === 'json' || exitCode !== undefined;
+    const found = isTold ? await runOrTell(options, hooks) : await run(options, hooks);
     const outcome = exitCode === undefined ? found : { ...found, exitCode: exitCode(found) };
     notify.ended(outcome);
     if (outcome.error !== undefined) tell(outcome.error, found.exitCode, options.logFormat, startedAtMs);
@@ -230,7 +231,7 @@ export function isAuto(parsed: ParsedArguments): boolean {
   return textOption(parsed, 'checkpoint-every') === 'auto';
 }
 
-/** Who reads JSON gets what fails before the job as JSON too. */
+/** Who reads JSON gets what fails before the job as JSON too, and who chooses exit codes all that there are. */
 async function runOrTell(options: RunOptions, hooks: RunHooks): Promise<RunOutcome> {
   try {
     return await run(options, hooks);
@@ -366,15 +367,21 @@ function jobName(parsed: ParsedArguments, url: string): string {
 
 function signalsOption(parsed: ParsedArguments): number[] {
   const given = parsed.values['checkpoint-on'];
-  const words = (Array.isArray(given) ? given : []).flatMap((one) => String(one).split(','));
-  return words
+  const names = signalNames('checkpoint-on', (Array.isArray(given) ? given : []).join(','));
+  return names.flatMap((name) => signalNumber(name) ?? []);
+}
+
+/** A list of signals that can be caught, with or without SIG, as their full names. */
+export function signalNames(option: string, list: string): NodeJS.Signals[] {
+  return list
+    .split(',')
     .filter((word) => word !== '')
     .map((word) => {
-      const number = signalNumber(word.toUpperCase());
-      if (number === undefined || word.toUpperCase().endsWith('KILL') || word.toUpperCase().endsWith('STOP')) {
-        throw wrongValue('checkpoint-on', word, 'expected names of signals that can be caught, such as SIGINT,SIGTERM');
+      const upper = word.toUpperCase();
+      if (signalNumber(upper) === undefined || upper.endsWith('KILL') || upper.endsWith('STOP')) {
+        throw wrongValue(option, word, 'expected names of signals that can be caught, such as SIGINT,SIGTERM');
       }
-      return number;
+      return (upper.startsWith('SIG') ? upper : `SIG${upper}`) as NodeJS.Signals;
     });
 }
 

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+import { type BatchSystem, keyOf, valueOf } from './system.js';
+
+/** A Job of Kubernetes. A pod is not told which Job it belongs to: that must be handed in. */
+export function kubernetes(env: NodeJS.ProcessEnv): BatchSystem {
+  const host = valueOf(env, 'KUBERNETES_SERVICE_HOST');
+  const job = valueOf(env, 'FASTFREEZE_KUBERNETES_JOB');
+  return {
+    name: 'kubernetes',
+    title: 'Kubernetes',
+    recognisedBy: host === undefined ? [] : ['KUBERNETES_SERVICE_HOST'],
+    key: job === undefined ? undefined : keyOf('kubernetes', job, valueOf(env, 'JOB_COMPLETION_INDEX')),
+    keyRemedy:
+      "set FASTFREEZE_KUBERNETES_JOB from fieldRef metadata.labels['batch.kubernetes.io/controller-uid'], or give --job-id",
+    attempt: undefined,
+    endsAtMs: undefined,
+    signalWindowMs: 30_000,
+    sources: [],
+    rerun: (code) =>
+      `the Job's podFailurePolicy must ignore exit code ${code}, so that it does not count against backoffLimit`,
+    findings: [],
+  };
+}
