@@ -14,6 +14,7 @@ export function awsBatch(env: NodeJS.ProcessEnv): BatchSystem {
     title: 'AWS Batch',
     recognisedBy: jobId === undefined ? [] : ['AWS_BATCH_JOB_ID'],
     key: jobId === undefined ? undefined : keyOf('aws-batch', jobId),
+    taskIndex: valueOf(env, 'AWS_BATCH_JOB_ARRAY_INDEX') ?? valueOf(env, 'AWS_BATCH_JOB_NODE_INDEX'),
     attempt,
     endsAtMs: undefined,
     signalWindowMs: 30_000,

@@ -12,6 +12,7 @@ export function gcpBatch(env: NodeJS.ProcessEnv): BatchSystem {
     title: 'Google Cloud Batch',
     recognisedBy: ['BATCH_TASK_INDEX', 'BATCH_JOB_UID'].filter((name) => valueOf(env, name) !== undefined),
     key: uid === undefined ? undefined : keyOf('gcp-batch', uid, index ?? '0'),
+    taskIndex: index,
     attempt: retry === undefined ? undefined : retry + 1,
     endsAtMs: undefined,
     signalWindowMs: 10_000,

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-import { type BatchSystem, keyOf, valueOf } from './system.js';
+import { type BatchSystem, valueOf } from './system.js';
 
 /** A Job of Kubernetes. A pod is not told which Job it belongs to: that must be handed in. */
 export function kubernetes(env: NodeJS.ProcessEnv): BatchSystem {
-  const host = valueOf(env, 'KUBERNETES_SERVICE_HOST');
-  const job = valueOf(env, 'FASTFREEZE_KUBERNETES_JOB');
   return {
     name: 'kubernetes',
     title: 'Kubernetes',
-    recognisedBy: host === undefined ? [] : ['KUBERNETES_SERVICE_HOST'],
-    key: job === undefined ? undefined : keyOf('kubernetes', job, valueOf(env, 'JOB_COMPLETION_INDEX')),
+    recognisedBy: valueOf(env, 'KUBERNETES_SERVICE_HOST') === undefined ? [] : ['KUBERNETES_SERVICE_HOST'],
+    key: undefined,
+    taskIndex: valueOf(env, 'JOB_COMPLETION_INDEX'),
     keyRemedy:
-      "set FASTFREEZE_KUBERNETES_JOB from fieldRef metadata.labels['batch.kubernetes.io/controller-uid'], or give --job-id",
+      "set FASTFREEZE_JOB_ID from fieldRef metadata.labels['batch.kubernetes.io/controller-uid'], or give --job-id",
     attempt: undefined,
     endsAtMs: undefined,
     signalWindowMs: 30_000,

@@ -35,6 +35,7 @@ function none(): BatchSystem {
     title: 'no batch system',
     recognisedBy: [],
     key: undefined,
+    taskIndex: undefined,
     attempt: undefined,
     endsAtMs: undefined,
     signalWindowMs: 30_000,
@@ -44,7 +45,12 @@ function none(): BatchSystem {
   };
 }
 
-/** A job's own name for itself, whatever the system calls it. */
+/**
+ * What a job is called: by its command line, literally; by its environment, which all tasks of an array have alike, so
+ * that a task's index is added; or by its system.
+ */
 export function jobKey(given: string | undefined, system: BatchSystem, env: NodeJS.ProcessEnv): string | undefined {
-  return given ?? valueOf(env, 'FASTFREEZE_JOB_ID') ?? system.key;
+  const named = valueOf(env, 'FASTFREEZE_JOB_ID');
+  if (given !== undefined || named === undefined) return given ?? system.key;
+  return system.taskIndex === undefined ? named : `${named}-${system.taskIndex}`;
 }

@@ -21,6 +21,7 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
             group ?? array ?? jobId,
             group === undefined ? valueOf(env, 'SLURM_ARRAY_TASK_ID') : valueOf(env, 'SLURM_HET_JOB_OFFSET'),
           ),
+    taskIndex: valueOf(env, 'SLURM_ARRAY_TASK_ID') ?? valueOf(env, 'SLURM_HET_JOB_OFFSET'),
     attempt: jobId === undefined ? undefined : (countOf(env, 'SLURM_RESTART_COUNT') ?? 0) + 1,
     endsAtMs: endSeconds === undefined ? undefined : endSeconds * 1000,
     signalWindowMs: 30_000,

@@ -19,8 +19,10 @@ export interface BatchSystem {
   readonly recognisedBy: readonly string[];
   /** Names this job, and each task of an array apart; the same in all its attempts. Undefined where nothing does. */
   readonly key: string | undefined;
-  /** What to do where it is undefined, if not the same as everywhere. */
+  /** What to do where there is none, if not the same as everywhere. */
   readonly keyRemedy?: string;
+  /** Of this task in its array; undefined outside of one. */
+  readonly taskIndex: string | undefined;
   /** Counted from 1; undefined where the system does not say. */
   readonly attempt: number | undefined;
   /** When it will end the job; milliseconds since the epoch. */

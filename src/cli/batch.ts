@@ -72,8 +72,8 @@ Options (run takes those of fastfreeze run as well):
 
 Environment:
   FASTFREEZE_IMAGE_BASE      instead of --image-base: where the images of all jobs are
-  FASTFREEZE_JOB_ID          instead of --job-id, and of the system's own name of the job
-  FASTFREEZE_KUBERNETES_JOB  in Kubernetes: what tells this Job from others
+  FASTFREEZE_JOB_ID          instead of the system's own name of the job; the index of a
+                             task in its array is added, which it is not to --job-id
   FASTFREEZE_TIME_LIMIT      instead of --time-limit
   AWS_EC2_METADATA_SERVICE_ENDPOINT, GCE_METADATA_HOST, FF_AZURE_METADATA_HOST
                              where the metadata services are

@@ -11,12 +11,22 @@ import { fixture } from '../support/stage.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
 
-function batch(bed: Bed, place: Place, options: string[], command: string[], env: Record<string, string> = {}): Job {
-  return bed.start(place, ['batch', 'run', ...options, '--', ...command], { env });
+function batch(
+  bed: Bed,
+  place: Place,
+  options: string[],
+  command: string[],
+  env: Record<string, string> = {},
+  within: string[] = [],
+): Job {
+  return bed.start(place, ['batch', 'run', ...options, '--', ...command], { env, within });
 }
 
+/** As the entrypoint of a container is. */
+const PID_1 = ['unshare', '--pid', '--fork', '--mount-proc', '--kill-child'];
+
 describe('batch run', () => {
-  test('a file asks to leave: frozen, 85; the same command continues; a finished job is not run again', async () => {
+  test('as PID 1, a file asks to leave: frozen, 85; the same command continues; a finished job is not run again', async () => {
     await withBed('root', async (bed) => {
       const notice = bed.path('work', 'leave');
       const options = ['--adapter', 'none', '--image-base', `file:${bed.path('images')}`, '--job-id', 'a job'];
@@ -24,7 +34,7 @@ describe('batch run', () => {
       options.push('--notice-file', notice, '--notice-window', '5s');
       // Its own exit code is the one that means "run again", which must not be said for it.
       const command = ['sh', '-c', `sh ${loop(bed).slice(1).join(' ')}; exit 85`];
-      const first = batch(bed, await bed.place(), options, command);
+      const first = batch(bed, await bed.place(), options, command, {}, PID_1);
       await first.progresses(3);
       bed.write('work/leave', '');
       expect(await first.ends()).toMatchObject({ code: 85 });
@@ -34,7 +44,7 @@ describe('batch run', () => {
       expect(first.stderr).toMatch(/\[ff\.batch\] .*Notice: the file \S+ asks for it\n/);
       expect(generations(bed.path('images', 'a job'))).toEqual([1]);
 
-      const second = batch(bed, await bed.place(), options, command);
+      const second = batch(bed, await bed.place(), options, command, {}, PID_1);
       await second.ready('restored');
       await second.progresses(3);
       bed.write('stop', '');
@@ -185,12 +195,12 @@ describe('batch explain', () => {
       });
       const refused = await place.fastfreeze(['batch', 'run', 'true'], { env: { ...base, ...fargate } });
       expect(refused).toMatchObject({ code: 170, stderr: expect.stringMatching(/^Error: .*Fargate/m) as unknown });
-      const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', FASTFREEZE_KUBERNETES_JOB: 'uid', JOB_COMPLETION_INDEX: '4' };
+      const pod = { KUBERNETES_SERVICE_HOST: '10.0.0.1', FASTFREEZE_JOB_ID: 'uid', JOB_COMPLETION_INDEX: '4' };
       const words = ['--notice-from', 'ec2,azure', '--notice-on', 'usr2', '--notice-window', '45s'];
       words.push('--notice-command', 'test -e /leave', '--notice-file', '/leave');
       expect(await explain(place, words, { ...base, ...pod })).toMatchObject({
         system: 'kubernetes',
-        key: 'kubernetes-uid-4',
+        key: 'uid-4',
         notices: [
           { name: expect.stringContaining('EC2') as unknown, windowMs: 118_000 },
           { name: expect.stringContaining('Azure') as unknown },

@@ -64,7 +64,7 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['batch run --image-url /x --job-id y cmd', ['--image-url', '--image-base and --job-id']],
   ['batch run --adapter none cmd', ['nothing says where images go', 'FASTFREEZE_IMAGE_BASE']],
   ['batch run --adapter none --image-base /x cmd', ['names this job', '--job-id']],
-  ['batch run --adapter kubernetes --image-base /x cmd', ['names this job', 'FASTFREEZE_KUBERNETES_JOB']],
+  ['batch run --adapter kubernetes --image-base /x cmd', ['names this job', 'FASTFREEZE_JOB_ID from fieldRef']],
   ['checkpoint --cpu-budget none', ['--cpu-budget', '"none"']],
   ['checkpoint --num-shards 0 job', ['--num-shards', '"0"']],
   ['checkpoint a b', ['a b', 'more than one name']],
