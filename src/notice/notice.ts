@@ -49,25 +49,31 @@ export async function pause(durationMs: number, signal: AbortSignal): Promise<vo
 
 /** One look after the other until the end. */
 export interface Polling {
-  readonly everyMs: () => number;
+  readonly everyMs: number;
   /** Resolves to `done` when nothing more can come. What it throws is a problem, and does not end the polling. */
   readonly look: () => Promise<'done' | 'more'>;
   /** The problem in words. */
   readonly explain: (error: unknown) => string;
 }
 
+/** What does not answer is asked less and less, but never so seldom that a notice of two minutes would be missed. */
+const MOST_SLOWER = 10;
+
 export async function poll(tools: SourceTools, polling: Polling): Promise<void> {
   const { signal } = tools;
   const tell = onChange(tools.problem);
+  let slower = 1;
   while (!hasEnded(signal)) {
     try {
       if ((await polling.look()) === 'done') return;
       tell(undefined);
+      slower = 1;
     } catch (error) {
       if (hasEnded(signal)) return;
       tell(polling.explain(error));
+      slower = Math.min(MOST_SLOWER, slower * 2);
     }
-    await pause(polling.everyMs(), signal);
+    await pause(polling.everyMs * slower, signal);
   }
 }
 

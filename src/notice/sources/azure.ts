@@ -27,7 +27,7 @@ export function azureSource(options: AzureOptions): NoticeSource {
     windowMs: WINDOW_MS - pollMs,
     watch: (tools) =>
       poll(tools, {
-        everyMs: () => pollMs,
+        everyMs: pollMs,
         look: async () => {
           const { status, body } = await ask({
             url: `${base}${PATH}`,

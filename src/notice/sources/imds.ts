@@ -17,8 +17,6 @@ const TIMEOUT_MS = 1_000;
 const TOKEN_TTL_S = 21_600;
 /** Renewed well before it ends. */
 const TOKEN_AGE_MS = (TOKEN_TTL_S * 1000) / 2;
-/** Nobody answers: asked less often, since it will hardly begin to. */
-const SLOW_POLL_MS = 60_000;
 const WINDOW_MS = 120_000;
 
 const ACTION = '/latest/meta-data/spot/instance-action';
@@ -37,7 +35,7 @@ export function imdsSource(options: ImdsOptions): NoticeSource {
       const client = createClient(options, tools.signal);
       let hinted = false;
       await poll(tools, {
-        everyMs: () => (client.everAnswered() ? pollMs : Math.max(pollMs, Math.min(SLOW_POLL_MS, pollMs * 30))),
+        everyMs: pollMs,
         look: async () => {
           hinted = await look(client, tools, hinted, options.now ?? Date.now);
           return 'more';
@@ -78,14 +76,12 @@ function interruption(body: string, now: Clock): Notice {
 interface Client {
   readonly url: string;
   get(path: string): Promise<Answer>;
-  everAnswered(): boolean;
 }
 
 function createClient(options: ImdsOptions, signal: AbortSignal): Client {
   const { env, now = Date.now, timeoutMs = TIMEOUT_MS } = options;
   const url = baseUrl(env['AWS_EC2_METADATA_SERVICE_ENDPOINT'] ?? defaultEndpoint(env));
   let token: { readonly text: string; readonly atMs: number } | undefined;
-  let answered = false;
   const question = (path: string, headers: Record<string, string> = {}): Parameters<typeof ask>[0] => ({
     url: `${url}${path}`,
     headers,
@@ -114,7 +110,6 @@ function createClient(options: ImdsOptions, signal: AbortSignal): Client {
   };
   return {
     url,
-    everAnswered: () => answered,
     get: async (path) => {
       let reply = await getOnce(path);
       if (reply.status === 401 && token !== undefined) {
@@ -122,7 +117,6 @@ function createClient(options: ImdsOptions, signal: AbortSignal): Client {
         token = undefined;
         reply = await getOnce(path);
       }
-      answered = true;
       return reply;
     },
   };

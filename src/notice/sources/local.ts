@@ -37,7 +37,7 @@ export function fileSource(path: string, options: LocalOptions): NoticeSource {
     watch: (tools) => {
       let seen = stampOf(path);
       return poll(tools, {
-        everyMs: () => pollMs,
+        everyMs: pollMs,
         look: () => {
           const stamp = stampOf(path);
           if (stamp === undefined && seen !== undefined) tools.report(undefined);
@@ -67,7 +67,7 @@ export function commandSource(command: string, options: LocalOptions): NoticeSou
     name: `the command ${command}`,
     watch: (tools) =>
       poll(tools, {
-        everyMs: () => pollMs,
+        everyMs: pollMs,
         look: async () => {
           const words = ['/bin/sh', '-c', command];
           const found = await runCommand(words, { timeoutMs: COMMAND_TIMEOUT_MS, signal: tools.signal });

@@ -23,7 +23,7 @@ export function slurmSource(options: SlurmOptions): NoticeSource {
     name: `Slurm's end and preemption of job ${jobId} (scontrol)`,
     watch: (tools) =>
       poll(tools, {
-        everyMs: () => pollMs,
+        everyMs: pollMs,
         look: async () => {
           const words = [scontrol, 'show', 'job', '-o', jobId];
           const { code, stdout, stderr } = await runCommand(words, { timeoutMs: TIMEOUT_MS, signal: tools.signal });

@@ -184,6 +184,25 @@ describe('the decision', () => {
     );
   });
 
+  test('never saves when that would still be under way at the last moment to stop', () => {
+    fc.assert(
+      fc.property(situations, deadlines, fc.double({ min: 0, max: 3, noNaN: true }), (situation, deadline, part) => {
+        // Around the moment that counts, where random times hardly ever are.
+        const { expected } = situation;
+        const nowMs = Math.floor(lastStartMs(deadline, expected) - part * expected.durableMs);
+        const near: Notice[] = [{ what: 'stop', deadline, detail: 'd' }, ...situation.notices];
+        const decision = decide({ ...situation, nowMs, notices: near, lastSaveMs: 0 });
+        if (decision.act !== 'save') return;
+        for (const one of near) {
+          if (one.what === 'stop') {
+            expect(nowMs + expected.durableMs).toBeLessThanOrEqual(lastStartMs(one.deadline, expected));
+          }
+        }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
   test('waiting ends in the future, and at its end something is to be done', () => {
     fc.assert(
       fc.property(situations, (situation) => {
