@@ -8,6 +8,7 @@ import { takePassphrase } from './passphrase.js';
 /** Loaders, not imports: `fastfreeze status` should not pay for what only `run` needs. */
 const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   run: async () => (await import('./run.js')).runCommand,
+  batch: async () => (await import('./batch.js')).batchCommand,
   checkpoint: async () => (await import('./checkpoint.js')).checkpointCommand,
   extract: async () => (await import('./extract.js')).extractCommand,
   list: async () => (await import('./list.js')).listCommand,

@@ -5,9 +5,11 @@ import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { type LogFormat, createLogger } from '../base/log.js';
 import { CPU_MASK, wrongPatterns } from '../container/app-env.js';
 import { type CpuWish, MASK_NAMES, parseCpuBaseline, parseCpuMask } from '../container/cpu-baseline.js';
-import { type RunOptions, type RunOutcome, run } from '../engine/run.js';
+import type { Pilot } from '../engine/pilot.js';
+import { type RunHooks, type RunOptions, type RunOutcome, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
 import { letGoOfDeadTerminals } from '../linux/terminal.js';
+import { createPilot } from '../notice/pilot.js';
 import { jobUrl, lastName } from '../store/job-url.js';
 import {
   type ParsedArguments,
@@ -23,11 +25,12 @@ import {
 } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
-import { type Notify, notifyOption } from './notify.js';
+import { notifyOption } from './notify.js';
 import { passphraseOption } from './passphrase.js';
 import { preserveOption } from './preserve.js';
 
-const OPTIONS = {
+/** Those of `run`, which `batch run` has as well. */
+export const RUN_OPTIONS = {
   'image-url': { type: 'string', short: 'i' },
   'image-base': { type: 'string' },
   'job-id': { type: 'string' },
@@ -38,6 +41,7 @@ const OPTIONS = {
   'tcp-listen-remap': { type: 'string', multiple: true },
   'allow-inexact': { type: 'boolean' },
   'checkpoint-every': { type: 'string' },
+  'mean-time-to-preemption': { type: 'string' },
   'checkpoint-on': { type: 'string', multiple: true },
   keep: { type: 'string' },
   'num-shards': { type: 'string' },
@@ -90,7 +94,11 @@ Where the image is:
                              with it (or FF_PASSPHRASE)
 
 Checkpoints:
-      --checkpoint-every D   leave-running checkpoint every 90s, 5m, 1h30m...
+      --checkpoint-every D   leave-running checkpoint every 90s, 5m, 1h30m...; auto: as
+                             often as loses least, by what they are measured to cost
+                             (docs/planner.md)
+      --mean-time-to-preemption D
+                             for auto: how long machines last on average [6h]
       --spool DIR            make images durable in DIR first; the application is
                              let go then, and the copy to the URL goes on by itself
       --checkpoint-on SIGS   signals (SIGINT,SIGTERM) that freeze the application
@@ -167,31 +175,70 @@ Exit status:
 `,
   async run(args) {
     const startedAtMs = Date.now();
-    const parsed = parseOptions(args, OPTIONS, true);
+    const parsed = parseOptions(args, RUN_OPTIONS, true);
     if (process.env[CPU_MASK] === 'help') {
       process.stdout.write(`${MASK_NAMES.join('\n')}\n`);
       return EXIT.ok;
     }
-    process.once('exit', letGoOfDeadTerminals);
-    const notify = notifyOption(parsed);
-    try {
-      const options = toRunOptions(parsed);
-      const outcome =
-        options.logFormat === 'json' ? await runOrTell(options, notify) : await run(options, notify.ready);
-      notify.ended(outcome);
-      if (outcome.error !== undefined) tell(outcome.error, outcome.exitCode, options.logFormat, startedAtMs);
-      return outcome.exitCode;
-    } catch (error) {
-      notify.ended(failure(error));
-      throw error;
-    }
+    return await runAndTell(parsed, startedAtMs, (parsed) => {
+      const options = toRunOptions(parsed, imageUrl(parsed));
+      const meanTimeToPreemptionMs = durationOption(parsed, 'mean-time-to-preemption');
+      if (!isAuto(parsed)) {
+        if (meanTimeToPreemptionMs === undefined) return { options };
+        const given = textOption(parsed, 'mean-time-to-preemption') ?? '';
+        throw wrongValue('mean-time-to-preemption', given, 'it goes with --checkpoint-every auto');
+      }
+      const pilot = createPilot({
+        sources: [],
+        stopSignals: [],
+        timer: 'always',
+        ...(meanTimeToPreemptionMs === undefined ? {} : { meanTimeToPreemptionMs }),
+        log: createLogger({ command: 'run', verbosity: options.verbosity, format: options.logFormat, startedAtMs }),
+      });
+      return { options, pilot };
+    });
   },
 };
 
-/** Who reads JSON gets what fails before the job as JSON too. */
-async function runOrTell(options: RunOptions, notify: Notify): Promise<RunOutcome> {
+/** What is to be run, who decides when it is frozen, and what its exit code is to be for the caller. */
+export interface RunPlan {
+  readonly options: RunOptions;
+  readonly pilot?: Pilot;
+  readonly exitCode?: (outcome: RunOutcome) => number;
+}
+
+/** Run a job to its end, and tell of it in the way that the command line asks for. Resolves to the exit code. */
+export async function runAndTell(
+  parsed: ParsedArguments,
+  startedAtMs: number,
+  plan: (parsed: ParsedArguments) => RunPlan,
+): Promise<number> {
+  process.once('exit', letGoOfDeadTerminals);
+  const notify = notifyOption(parsed);
   try {
-    return await run(options, notify.ready);
+    const { options, pilot, exitCode } = plan(parsed);
+    const hooks = { onReady: notify.ready, ...(pilot === undefined ? {} : { pilot }) };
+    const isTold = options.logFormat === 'json' || exitCode !== undefined;
+    const found = isTold ? await runOrTell(options, hooks) : await run(options, hooks);
+    const outcome = exitCode === undefined ? found : { ...found, exitCode: exitCode(found) };
+    notify.ended(outcome);
+    if (outcome.error !== undefined) tell(outcome.error, found.exitCode, options.logFormat, startedAtMs);
+    return outcome.exitCode;
+  } catch (error) {
+    notify.ended(failure(error));
+    throw error;
+  }
+}
+
+/** `--checkpoint-every auto`. */
+export function isAuto(parsed: ParsedArguments): boolean {
+  return textOption(parsed, 'checkpoint-every') === 'auto';
+}
+
+/** Who reads JSON gets what fails before the job as JSON too, and who chooses exit codes all that there are. */
+async function runOrTell(options: RunOptions, hooks: RunHooks): Promise<RunOutcome> {
+  try {
+    return await run(options, hooks);
   } catch (error) {
     return failure(error);
   }
@@ -216,10 +263,11 @@ function tell(error: FastFreezeError, exitCode: number, format: LogFormat, start
   }
 }
 
-function toRunOptions(parsed: ParsedArguments): RunOptions {
+/** `image` is where the image is, and whether the caller said so. */
+export function toRunOptions(parsed: ParsedArguments, image: ImageUrl): RunOptions {
   const command = parsed.rest;
   if (command[0] === '') throw wrongCommand();
-  const { url, given } = imageUrl(parsed, command);
+  const { url, given } = image;
   const optional = <K extends string, V>(key: K, value: V | undefined): Partial<Record<K, V>> =>
     value === undefined ? {} : ({ [key]: value } as Record<K, V>);
   const generation =
@@ -230,12 +278,13 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
     imageUrlGiven: given,
     command,
     noRestore: flagOption(parsed, 'no-restore'),
+    returnFinished: false,
     ...optional('generation', generation),
     allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
     leaveStopped: flagOption(parsed, 'leave-stopped'),
     listenPorts: listenPortsOption(parsed),
     allowInexact: flagOption(parsed, 'allow-inexact'),
-    ...optional('checkpointEveryMs', durationOption(parsed, 'checkpoint-every')),
+    ...optional('checkpointEveryMs', isAuto(parsed) ? undefined : durationOption(parsed, 'checkpoint-every')),
     checkpointOnSignals: signalsOption(parsed),
     keep: countOption(parsed, 'keep', 2, 1),
     numShards: countOption(parsed, 'num-shards', 4, 1),
@@ -262,7 +311,12 @@ function toRunOptions(parsed: ParsedArguments): RunOptions {
   };
 }
 
-function imageUrl(parsed: ParsedArguments, command: readonly string[]): { url: string; given: boolean } {
+export interface ImageUrl {
+  readonly url: string;
+  readonly given: boolean;
+}
+
+function imageUrl(parsed: ParsedArguments): ImageUrl {
   const url = textOption(parsed, 'image-url');
   const base = textOption(parsed, 'image-base');
   const id = textOption(parsed, 'job-id');
@@ -278,7 +332,7 @@ function imageUrl(parsed: ParsedArguments, command: readonly string[]): { url: s
     }
     return { url: jobUrl(base, id), given: true };
   }
-  return { url: defaultUrl(command), given: false };
+  return { url: defaultUrl(parsed.rest), given: false };
 }
 
 /** `file:$HOME/.fastfreeze/NAME`, with a mark of the whole command line when it has arguments. */
@@ -317,15 +371,21 @@ function jobName(parsed: ParsedArguments, url: string): string {
 
 function signalsOption(parsed: ParsedArguments): number[] {
   const given = parsed.values['checkpoint-on'];
-  const words = (Array.isArray(given) ? given : []).flatMap((one) => String(one).split(','));
-  return words
+  const names = signalNames('checkpoint-on', (Array.isArray(given) ? given : []).join(','));
+  return names.flatMap((name) => signalNumber(name) ?? []);
+}
+
+/** A list of signals that can be caught, with or without SIG, as their full names. */
+export function signalNames(option: string, list: string): NodeJS.Signals[] {
+  return list
+    .split(',')
     .filter((word) => word !== '')
     .map((word) => {
-      const number = signalNumber(word.toUpperCase());
-      if (number === undefined || word.toUpperCase().endsWith('KILL') || word.toUpperCase().endsWith('STOP')) {
-        throw wrongValue('checkpoint-on', word, 'expected names of signals that can be caught, such as SIGINT,SIGTERM');
+      const upper = word.toUpperCase();
+      if (signalNumber(upper) === undefined || upper.endsWith('KILL') || upper.endsWith('STOP')) {
+        throw wrongValue(option, word, 'expected names of signals that can be caught, such as SIGINT,SIGTERM');
       }
-      return number;
+      return (upper.startsWith('SIG') ? upper : `SIG${upper}`) as NodeJS.Signals;
     });
 }
 

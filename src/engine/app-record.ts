@@ -10,6 +10,7 @@ import { formatRanges, parseRanges } from '../container/pids.js';
 import { wrongRoot } from '../files/roots.js';
 import type { Clocks } from '../linux/clocks.js';
 import type { Preserve } from './config.js';
+import { type Pace, parsePace } from './pace.js';
 
 /** What was to be preserved, and what of it is in the image. */
 export interface PreservedFiles extends Omit<Preserve, 'mapped'> {
@@ -56,6 +57,8 @@ export interface AppRecord {
   readonly carried?: CarriedFiles;
   /** What it may use of the CPU; images of earlier versions do not say. */
   readonly cpu?: CpuRecord;
+  /** How fast checkpoints of the job have been; images of earlier versions do not say. */
+  readonly pace?: Pace;
 }
 
 export function appRecordToJson(record: AppRecord): unknown {
@@ -98,10 +101,16 @@ export function parseAppRecord(json: unknown): AppRecord {
     ...(record['outsideSockets'] === undefined
       ? {}
       : { outsideSockets: count(record['outsideSockets'], 'app.outsideSockets') }),
+    ...optionalPace(record['pace']),
     ...(record['cpu'] === undefined ? {} : { cpu: parseCpu(record['cpu']) }),
     ...(record['files'] === undefined ? {} : { files: parseFiles(record['files']) }),
     ...(record['carried'] === undefined ? {} : { carried: parseCarried(record['carried']) }),
   };
+}
+
+function optionalPace(json: unknown): { pace?: Pace } {
+  const pace = parsePace(json);
+  return pace === undefined ? {} : { pace };
 }
 
 function parseReadFile(json: unknown, where: string): ReadFile {

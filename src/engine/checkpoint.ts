@@ -33,6 +33,7 @@ import { type Carrying, startCarrying } from './carry.js';
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
+import { ASSUMED_PACE, type Pace, refinePace } from './pace.js';
 import { type Preserving, adviceOnOpenFiles, preserveFiles, refuseOverlap } from './preserve.js';
 import { spoolUrl } from './spool.js';
 
@@ -49,6 +50,8 @@ export interface CheckpointJob {
   /** Undefined where images are not encrypted. */
   readonly keys: ImageKeys | undefined;
   readonly fileHasher: FileHasher;
+  /** Of earlier checkpoints; undefined before the first. */
+  readonly pace: Pace | undefined;
   /** Every URL that images of this job have been asked for. */
   readonly destinations: readonly string[];
   /** Files to take along. */
@@ -105,6 +108,7 @@ async function attemptCheckpoint(
   signal: AbortSignal,
   isLast: boolean,
 ): Promise<CheckpointResult> {
+  const requestedMs = performance.now();
   const destination = request.imageUrl ?? job.config.imageUrl;
   const spool = job.config.spoolDirectory;
   const url = spool === undefined ? destination : spoolUrl(spool, destination);
@@ -130,7 +134,20 @@ async function attemptCheckpoint(
     unmapIdleCode();
     try {
       const carrying = job.preserve.mapped ? startCarrying(writer, job.fileHasher, signal) : undefined;
-      const attempt = { job, request, store, writer, url, generation, directory, progress, signal, isLast, carrying };
+      const attempt = {
+        job,
+        request,
+        requestedMs,
+        store,
+        writer,
+        url,
+        generation,
+        directory,
+        progress,
+        signal,
+        isLast,
+        carrying,
+      };
       await readBeforeFreeze(attempt);
       const result = await dumpAndCommit(attempt);
       if (spool === undefined) await pruneOld(job, store);
@@ -159,6 +176,8 @@ async function newestGeneration(urls: readonly string[]): Promise<number> {
 interface Attempt {
   readonly job: CheckpointJob;
   readonly request: CheckpointRequest;
+  /** By `performance.now()`. */
+  readonly requestedMs: number;
   readonly store: Store;
   readonly writer: ImageWriter;
   readonly url: string;
@@ -223,7 +242,8 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     if (completed !== undefined) await unlessEnded(job, dump, completed);
     const { reads, carried } = (await completed) ?? { reads: hashed, carried: undefined };
     const affinity = readAffinity(tree);
-    let frozenMs = performance.now() - frozenAtMs;
+    const capturingMs = performance.now() - frozenAtMs;
+    let frozenMs = capturingMs;
     if (request.leaveRunning) {
       await release(job, dump, 'commit');
       job.stdio.thaw();
@@ -231,6 +251,14 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     for (const [role, bytes] of snapshot.pending) await addFile(writer, pendingName(role), bytes);
     const image = await writer.finish();
     refuseIfCalledOff(signal);
+    const pace = refinePace(job.pace ?? ASSUMED_PACE, {
+      residentBytes: reporter.expectedBytes(),
+      rawBytes: image.rawBytes,
+      storedBytes: image.storedBytes,
+      preparingMs: frozenAtMs - attempt.requestedMs,
+      capturingMs,
+      durableMs: performance.now() - attempt.requestedMs,
+    });
     const record: AppRecord = {
       command: job.command,
       pid: job.appPid,
@@ -249,6 +277,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       ...(files === undefined ? {} : { files }),
       ...(carried === undefined ? {} : { carried }),
       ...(job.config.cpu === undefined ? {} : { cpu: job.config.cpu }),
+      pace,
     };
     for (const what of inexact) job.log.warn(`the image is not exact: ${what}`);
     await commit(attempt, image, record);
@@ -276,6 +305,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       advice: adviceOn(openFiles, files, outside),
       files: files === undefined ? null : { entries: files.entries, dataBytes: files.dataBytes },
       carried: carried ?? null,
+      pace,
     };
   } catch (error) {
     await letGo(job, capture, dump, error);

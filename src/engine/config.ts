@@ -9,6 +9,7 @@ import type { KeyMaterial } from '../image/keys.js';
 import type { AppEnvironment } from '../container/app-env.js';
 import type { CpuRecord } from '../container/cpu-baseline.js';
 import type { JobEvent, ShardTransfer } from './metrics/event.js';
+import type { Pace } from './pace.js';
 import type { Identity } from '../container/own-ids.js';
 
 export type CpuBudget = 'low' | 'medium' | 'high';
@@ -106,6 +107,9 @@ export interface SupervisorConfig extends JobOptions {
   readonly threadPoolSize?: string;
 }
 
+/** `reason` of a job that a checkpoint has stopped: the same command continues it. */
+export const CHECKPOINTED = 'checkpointed';
+
 /** From the launcher to the supervisor. */
 export type LauncherMessage =
   | { readonly type: 'config'; readonly config: SupervisorConfig }
@@ -159,6 +163,8 @@ export interface CheckpointResult {
   readonly files: { readonly entries: number; readonly dataBytes: number } | null;
   /** Files in the image that the application only reads; null when they were not to be taken along. */
   readonly carried: { readonly files: number; readonly dataBytes: number } | null;
+  /** How fast the job's checkpoints have been, this one included. */
+  readonly pace: Pace;
 }
 
 export interface Progress {
@@ -193,4 +199,6 @@ export interface JobStatus {
   readonly clockOffsets: { readonly monotonicSeconds: number; readonly boottimeSeconds: number };
   /** Whether `run` has a metrics recorder: it then tells of every checkpoint, whoever asked for it. */
   readonly recordsMetrics: boolean;
+  /** How fast its checkpoints have been; null before the first, unless its image says. */
+  readonly pace: Pace | null;
 }

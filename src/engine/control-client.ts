@@ -5,6 +5,7 @@ import { FastFreezeError, fromErrorRecord, hasErrno } from '../base/errors.js';
 import { withSocketPath } from '../linux/unix-socket.js';
 import type { CheckpointRequest, CheckpointResult, JobStatus, Progress } from './config.js';
 import { type ControlReply, type ControlRequest, lineSplitter } from './control-protocol.js';
+import { ASSUMED_PACE } from './pace.js';
 import { findJob, readToken } from './state.js';
 
 /** Ask a running job for a checkpoint. Ending this process before it is committed calls it off. */
@@ -34,10 +35,16 @@ export async function readStatus(name: string | undefined): Promise<JobStatus> {
 }
 
 /** What a job that was started before an update of this program does not tell. */
-const OLDER_RESULT: Pick<CheckpointResult, 'shards' | 'advice'> = { shards: [], advice: [] };
-const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics'> = {
+const OLDER_RESULT: Pick<CheckpointResult, 'shards' | 'advice' | 'carried' | 'pace'> = {
+  shards: [],
+  advice: [],
+  carried: null,
+  pace: ASSUMED_PACE,
+};
+const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics' | 'pace'> = {
   clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
   recordsMetrics: false,
+  pace: null,
 };
 
 const STATUS_TIMEOUT_MS = 10_000;

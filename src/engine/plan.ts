@@ -25,6 +25,7 @@ export interface PlanRequest {
   readonly generation?: number;
   readonly allowBadImageVersion: boolean;
   readonly allowInexact: boolean;
+  readonly returnFinished: boolean;
   readonly spoolDirectory?: string;
   readonly keep: number;
   /** To decrypt the image with, and to encrypt those that follow. */
@@ -44,8 +45,8 @@ export interface Plan {
   /** To restore; undefined to start from scratch. */
   readonly generation?: number;
   readonly clocks?: Clocks;
-  /** The newest generation says that the job has ended by itself. */
-  readonly finished?: true;
+  /** The newest generation says that the job has ended by itself, with this exit code (null where it does not say). */
+  readonly finished?: { readonly exitCode: number | null };
   /** The ids that the image has in it. */
   readonly identity?: Identity;
   /** What the restored application may use of the CPU; undefined where its image does not say. */
@@ -149,9 +150,10 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
   if (manifest.state === 'finished') {
     const code = manifest.finished?.exitCode ?? null;
     log.info(
-      `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}; starting anew`,
+      `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}` +
+        (request.returnFinished ? '' : '; starting anew'),
     );
-    return { finished: true };
+    return { finished: { exitCode: code } };
   }
   const keys = await materialOf(manifest, request.passphrase);
   checkSeal(manifest, revive(keys), manifestName(generation));

@@ -31,11 +31,19 @@ import { releaseQuietly } from '../store/lease/acquire.js';
 import type { LeaseHolder } from '../store/lease/record.js';
 import { thisRun } from '../store/lease/self.js';
 import { isFileUrl, openStore } from '../store/store.js';
-import type { JobOptions, LauncherMessage, SupervisorConfig, SupervisorMessage } from './config.js';
+import {
+  CHECKPOINTED,
+  type JobOptions,
+  type LauncherMessage,
+  type SupervisorConfig,
+  type SupervisorMessage,
+} from './config.js';
+import { readStatus, requestCheckpoint } from './control-client.js';
 import { lineSplitter } from './control-protocol.js';
 import type { JobEvent, Outcome } from './metrics/event.js';
 import { type Metrics, createMetrics } from './metrics/metrics.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
+import type { Pilot } from './pilot.js';
 import { JobHeldError, type PlanRequest, type Plan as StorePlan, makePlan } from './plan.js';
 import { makePlanElsewhere } from './plan-process.js';
 import { refuseCarrying, refuseOverlap } from './preserve.js';
@@ -44,6 +52,8 @@ import { type JobDirectory, claimJob, logDirectory, releaseJob } from './state.j
 
 export interface RunOptions extends JobOptions {
   readonly noRestore: boolean;
+  /** A job that has ended by itself in an earlier run is not started anew: its exit code is returned. */
+  readonly returnFinished: boolean;
   /** A generation other than the newest. */
   readonly generation?: number;
   readonly outputPath?: string;
@@ -78,6 +88,12 @@ export interface RunOutcome {
 /** Called once the application runs; null: from scratch, else the generation that it continues. */
 export type OnReady = (restoredGeneration: number | null) => void;
 
+/** Who takes part in a run beside us. */
+export interface RunHooks {
+  readonly onReady?: OnReady;
+  readonly pilot?: Pilot;
+}
+
 const EXIT_USAGE = 2;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
@@ -91,12 +107,13 @@ const FORWARDED = [
 ] as const satisfies readonly NodeJS.Signals[];
 
 /** Start the job or continue it, stay its process to the end, and mirror how it ended. */
-export async function run(options: RunOptions, onReady: OnReady = () => undefined): Promise<RunOutcome> {
+export async function run(options: RunOptions, hooks: RunHooks = {}): Promise<RunOutcome> {
   const startedAtMs = Date.now();
   const signals = catchSignals();
   try {
-    return await runAndTell(options, signals, startedAtMs, onReady);
+    return await runAndTell(options, signals, startedAtMs, hooks);
   } finally {
+    await hooks.pilot?.stop();
     signals.stop();
   }
 }
@@ -106,7 +123,7 @@ async function runAndTell(
   options: RunOptions,
   signals: CaughtSignals,
   startedAtMs: number,
-  onReady: OnReady,
+  hooks: RunHooks,
 ): Promise<RunOutcome> {
   const log = createLogger({ command: 'run', verbosity: options.verbosity, format: options.logFormat, startedAtMs });
   const metrics = createMetrics({
@@ -118,7 +135,7 @@ async function runAndTell(
     warn: (message) => log.warn(message),
   });
   try {
-    const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs, onReady });
+    const outcome = await runWithSignals(options, signals, { log, metrics, startedAtMs, hooks });
     metrics.emit(runEvent(outcome, Date.now() - startedAtMs));
     return outcome;
   } catch (error) {
@@ -133,7 +150,7 @@ async function runAndTell(
 
 /** A checkpoint that stops the job is no failure of it, although its exit code is not 0. */
 function runEvent({ exitCode, error, reason }: RunOutcome, durationMs: number): JobEvent {
-  const failure = error?.message ?? (exitCode === 0 || reason === 'checkpointed' ? undefined : reason);
+  const failure = error?.message ?? (exitCode === 0 || reason === CHECKPOINTED ? undefined : reason);
   return { action: 'run', durationMs, exitCode, ...(failure === undefined ? {} : { error: failure }) };
 }
 
@@ -142,7 +159,7 @@ interface Voice {
   readonly log: Logger;
   readonly metrics: Metrics;
   readonly startedAtMs: number;
-  readonly onReady: OnReady;
+  readonly hooks: RunHooks;
 }
 
 async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice: Voice): Promise<RunOutcome> {
@@ -191,6 +208,7 @@ async function runPlanned(
     const known = asFastFreezeError(error, 'fetch the image manifest');
     return { exitCode: error instanceof JobHeldError ? EXIT_FAILED : EXIT_RESTORE_FAILED, error: known };
   }
+  if (options.returnFinished && plan.finished !== undefined) return finishedBefore(plan.finished.exitCode);
   if (plan.generation === undefined && options.command.length === 0) throw nothingToRun(options.imageUrl);
   const cpu = cpuOf(options, plan, voice.log);
   return await runSupervised(options, job, holder, { ...plan, ...(cpu === undefined ? {} : { cpu }) }, signals, voice);
@@ -242,7 +260,7 @@ function fetched(outcome: Outcome, plan: Plan | undefined): Omit<JobEvent & { ac
   // Not the time that the lease was waited for.
   const durationMs = Math.min(outcome.durationMs, performance.now() - plan.leaseWrittenAtMs);
   if (plan.generation !== undefined) return { durationMs, manifest: 'good', runMode: 'restore' };
-  return { durationMs, manifest: plan.finished === true ? 'finished' : 'not_found', runMode: 'run_from_scratch' };
+  return { durationMs, manifest: plan.finished !== undefined ? 'finished' : 'not_found', runMode: 'run_from_scratch' };
 }
 
 async function planRun(
@@ -380,8 +398,9 @@ async function supervise(
   plan: Plan,
   job: JobDirectory,
   signals: CaughtSignals,
-  { log, metrics, onReady }: Voice,
+  { log, metrics, hooks }: Voice,
 ): Promise<RunOutcome> {
+  let isReady = false;
   const launched = launch({
     command: [...nodeCommand(), ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
     container: config.container,
@@ -394,9 +413,20 @@ async function supervise(
     launched,
     () => withLeaseAge(config, plan),
     metrics,
-    () => onReady(plan.generation ?? null),
+    () => {
+      isReady = true;
+      hooks.onReady?.(plan.generation ?? null);
+      hooks.pilot?.ready({
+        checkpoint: (request) => requestCheckpoint(config.jobName, request, () => undefined),
+        status: () => readStatus(config.jobName),
+      });
+    },
   );
-  signals.forward((name) => forwardSignal(name, conversation.send, config));
+  signals.forward((name) => {
+    // Before the application is ready, a signal that ends the run has nothing to wait for.
+    const isEnd = !isReady && ENDING.includes(name);
+    if (isEnd || hooks.pilot?.signal(name) !== true) forwardSignal(name, conversation.send, config);
+  });
   try {
     const exitCode = await launched.exited;
     const { last, heard, prefix } = conversation.state();
@@ -642,6 +672,10 @@ function refuseBareMachine(): void {
 
 /** The first PID namespace has a number that the kernel never gives to another (PROC_PID_INIT_INO). */
 const MACHINE_PID_NAMESPACE = 'pid:[4026531836]';
+
+function finishedBefore(exitCode: number | null): RunOutcome {
+  return { exitCode: exitCode ?? 0, reason: 'the job finished in an earlier run' };
+}
 
 function nothingToRun(url: string): FastFreezeError {
   return new FastFreezeError({

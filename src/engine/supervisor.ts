@@ -18,19 +18,21 @@ import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linu
 import { type Poller, createPoller } from '../linux/poller.js';
 import { interruptByte, writeTerminalSettings } from '../linux/terminal.js';
 import { checkpoint } from './checkpoint.js';
-import type {
-  CheckpointRequest,
-  CheckpointResult,
-  JobStatus,
-  Preserve,
-  Progress,
-  SupervisorConfig,
-  SupervisorMessage,
+import {
+  CHECKPOINTED,
+  type CheckpointRequest,
+  type CheckpointResult,
+  type JobStatus,
+  type Preserve,
+  type Progress,
+  type SupervisorConfig,
+  type SupervisorMessage,
 } from './config.js';
 import { type ControlServer, serveControl } from './control-server.js';
 import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
 import { type JobEvent, type Outcome, checkpointEvent } from './metrics/event.js';
+import type { Pace } from './pace.js';
 import { revive } from './passphrase.js';
 import { adviceOnOpenFiles, joinPreserve, preserveOf, refuseCarrying } from './preserve.js';
 import { createProgressLine } from './progress-line.js';
@@ -116,6 +118,8 @@ class Job {
   private readonly destinations = new Set<string>();
   private readonly fileHasher = createFileHasher();
   private replacedFiles: readonly string[] = [];
+  /** Of the job's checkpoints, those of earlier runs included. */
+  private pace: Pace | undefined;
   private hasAdvised = false;
   private hasTemporary = false;
   private temporaryProblem: FastFreezeError | undefined;
@@ -320,6 +324,7 @@ class Job {
     this.command = restored.record.command;
     this.preserve = joinPreserve(this.preserve, preserveOf(restored.record));
     this.replacedFiles = restored.replacedFiles;
+    this.pace = restored.record.pace;
     // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
     const size = this.config.outer.windowSize;
     if (size !== undefined) this.stdio.setWindowSize(Buffer.from(size, 'base64'));
@@ -449,6 +454,7 @@ class Job {
         keys: revive(keys),
         preserve,
         fileHasher: this.fileHasher,
+        pace: this.pace,
         destinations: [...this.destinations],
         openFilesFound: (...found) => this.advise(adviceOnOpenFiles(...found)),
         announcePrefix: (prefix, url) => this.options.send({ type: 'prefix', prefix, url }),
@@ -465,6 +471,8 @@ class Job {
       // A copy elsewhere may have a passphrase of its own; what the job's own image has, those that follow have.
       if (result.imageUrl === this.config.imageUrl) this.keys = keys;
       this.preserve = preserve;
+      // What another place can take says nothing of this one.
+      if (result.imageUrl === this.config.imageUrl) this.pace = result.pace;
       this.lastCheckpoint = { ...result, at: new Date().toISOString() };
       this.tell(checkpointEvent(result));
       const ratio = result.storedBytes === 0 ? 1 : result.rawBytes / result.storedBytes;
@@ -547,7 +555,7 @@ class Job {
       log.info(
         `Exiting with exit_code=${EXIT_CHECKPOINTED}: the application was checkpointed; the same command continues it`,
       );
-      this.options.leave(EXIT_CHECKPOINTED, { type: 'ended', exitCode: EXIT_CHECKPOINTED, reason: 'checkpointed' });
+      this.options.leave(EXIT_CHECKPOINTED, { type: 'ended', exitCode: EXIT_CHECKPOINTED, reason: CHECKPOINTED });
       return;
     }
     await this.stdio?.finish(FINAL_FLUSH_MS);
@@ -594,6 +602,7 @@ class Job {
       lease: this.lease.state ?? null,
       clockOffsets: this.clockOffsets(),
       recordsMetrics: this.config.recordsMetrics,
+      pace: this.pace ?? null,
     };
   }
 }

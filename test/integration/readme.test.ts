@@ -20,7 +20,11 @@ function commands(document: string): string[][] {
     .map((line) => line.replace(/\s+#.*$/, '').split(/\s+/));
 }
 
-const DOCUMENTS = ['README.md', ...readdirSync(join(process.cwd(), 'docs')).map((name) => `docs/${name}`)];
+const DOCUMENTS = [
+  'README.md',
+  ...readdirSync(join(process.cwd(), 'docs')).map((name) => `docs/${name}`),
+  ...readdirSync(join(process.cwd(), 'batch-adapters')).map((name) => `batch-adapters/${name}/README.md`),
+];
 
 test('every command line in the documents has a command and options that there are', async () => {
   await withBed('root', async (bed) => {

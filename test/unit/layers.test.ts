@@ -8,7 +8,20 @@ import { askScript } from './linux/support.js';
 jest.setTimeout(60_000);
 
 /** From the users down to the kernel, as docs/architecture.md has them. */
-const LAYERS = ['cli', 'daemon', 'notice', 'engine', 'container', 'criu', 'files', 'image', 'store', 'linux', 'base'];
+const LAYERS = [
+  'cli',
+  'daemon',
+  'batch',
+  'notice',
+  'engine',
+  'container',
+  'criu',
+  'files',
+  'image',
+  'store',
+  'linux',
+  'base',
+];
 
 interface Case {
   readonly from: string;

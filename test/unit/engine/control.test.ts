@@ -11,6 +11,7 @@ import type { CheckpointResult, JobStatus, Progress } from '../../../src/engine/
 import { readStatus, requestCheckpoint, waitIdle } from '../../../src/engine/control-client.js';
 import { lineSplitter } from '../../../src/engine/control-protocol.js';
 import { type ControlHandlers, type ControlServer, serveControl } from '../../../src/engine/control-server.js';
+import { ASSUMED_PACE } from '../../../src/engine/pace.js';
 import { type JobDirectory, claimJob, readToken, releaseJob } from '../../../src/engine/state.js';
 import { until } from '../../support/until.js';
 import { makeDirectory, within } from '../linux/support.js';
@@ -30,6 +31,7 @@ const result: CheckpointResult = {
   encrypted: false,
   files: null,
   carried: null,
+  pace: ASSUMED_PACE,
 };
 const status: JobStatus = {
   name: 'job',
@@ -49,6 +51,7 @@ const status: JobStatus = {
   lease: null,
   clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
   recordsMetrics: false,
+  pace: null,
 };
 const progress: Progress = { phase: 'dump', doneBytes: 1, storedBytes: 1, totalBytes: 2, elapsedMs: 5 };
 

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { NoticeSource } from '../notice/notice.js';
+import { timeLimitSource } from '../notice/sources/local.js';
+import { jobUrl } from '../store/job-url.js';
+import { isFileUrl } from '../store/store.js';
+import { jobKey } from './recognise.js';
+import { type BatchSystem, type Finding, valueOf } from './system.js';
+
+export interface SetUpRequest {
+  readonly system: BatchSystem;
+  readonly env: NodeJS.ProcessEnv;
+  readonly nowMs: number;
+  readonly imageUrl?: string;
+  readonly imageBase?: string;
+  readonly jobId?: string;
+  /** From now. */
+  readonly timeLimitMs?: number;
+  readonly signals: readonly NodeJS.Signals[];
+  readonly signalWindowMs?: number;
+  /** Instead of the system's own. */
+  readonly sources?: readonly NoticeSource[];
+  /** Beside them. */
+  readonly moreSources: readonly NoticeSource[];
+  readonly requeueExitCode: number;
+}
+
+/** All that `batch run` goes by, and `batch explain` shows. */
+export interface SetUp {
+  readonly system: BatchSystem;
+  readonly key: string | undefined;
+  /** Undefined where a finding says why. */
+  readonly imageUrl: string | undefined;
+  /** Milliseconds since the epoch. */
+  readonly endsAtMs: number | undefined;
+  readonly sources: readonly NoticeSource[];
+  readonly signals: readonly NodeJS.Signals[];
+  readonly signalWindowMs: number;
+  readonly requeueExitCode: number;
+  readonly findings: readonly Finding[];
+}
+
+export function setUp(request: SetUpRequest): SetUp {
+  const { system, env, nowMs, timeLimitMs } = request;
+  const key = jobKey(request.jobId, system, env);
+  const base = request.imageBase ?? valueOf(env, 'FASTFREEZE_IMAGE_BASE');
+  const imageUrl = request.imageUrl ?? (base === undefined || key === undefined ? undefined : jobUrl(base, key));
+  const limits = [system.endsAtMs, timeLimitMs === undefined ? undefined : nowMs + timeLimitMs];
+  const known = limits.filter((limit) => limit !== undefined);
+  const endsAtMs = known.length === 0 ? undefined : Math.min(...known);
+  const limit = endsAtMs === undefined ? [] : [timeLimitSource(endsAtMs, 'the time limit')];
+  return {
+    system,
+    key,
+    imageUrl,
+    endsAtMs,
+    sources: [...limit, ...(request.sources ?? system.sources), ...request.moreSources],
+    signals: request.signals,
+    signalWindowMs: request.signalWindowMs ?? system.signalWindowMs,
+    requeueExitCode: request.requeueExitCode,
+    findings: [
+      ...placeFindings(request, key, base),
+      ...system.findings,
+      ...limitFindings(system, endsAtMs),
+      ...(imageUrl === undefined ? [] : storeFindings(system, imageUrl)),
+    ],
+  };
+}
+
+function placeFindings(request: SetUpRequest, key: string | undefined, base: string | undefined): Finding[] {
+  if (request.imageUrl !== undefined) return [];
+  const found: Finding[] = [];
+  if (base === undefined) {
+    found.push({
+      level: 'fail',
+      what: 'nothing says where images go',
+      remedy:
+        'set FASTFREEZE_IMAGE_BASE to a URL that all machines reach, such as s3://bucket/jobs, or give --image-base',
+    });
+  }
+  if (key === undefined) {
+    found.push({
+      level: 'fail',
+      what: `nothing of ${request.system.title} names this job so that its next run would be known`,
+      remedy:
+        request.system.keyRemedy ??
+        'give --job-id ID, or set FASTFREEZE_JOB_ID: the same for all runs of the job, and another for each job',
+    });
+  }
+  return found;
+}
+
+/** Timeouts that are known to end a job for good. */
+function limitFindings(system: BatchSystem, endsAtMs: number | undefined): Finding[] {
+  if (endsAtMs !== undefined || system.name !== 'aws-batch') return [];
+  return [
+    {
+      level: 'warn',
+      what: 'the time limit is not known, and AWS Batch does not retry a job that has reached it',
+      remedy:
+        'if the job definition has attemptDurationSeconds, set FASTFREEZE_TIME_LIMIT to the same, or give --time-limit',
+    },
+  ];
+}
+
+function storeFindings(system: BatchSystem, imageUrl: string): Finding[] {
+  if (system.name === 'none' || !isFileUrl(imageUrl)) return [];
+  return [
+    {
+      level: 'warn',
+      what: `${imageUrl} is a directory, and the next run may be on another machine`,
+      remedy: 'make sure that it is on a file system that all machines share, or use s3: or gs:',
+    },
+  ];
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+import type { NoticeSource } from '../notice/notice.js';
+
+export const SYSTEM_NAMES = ['slurm', 'aws-batch', 'gcp-batch', 'kubernetes', 'none'] as const;
+export type SystemName = (typeof SYSTEM_NAMES)[number];
+
+/** Something about the set-up that a user should know. `fail`: the job cannot be run like this. */
+export interface Finding {
+  readonly level: 'fail' | 'warn';
+  readonly what: string;
+  readonly remedy: string;
+}
+
+/** A batch system, as a job sees it from inside. */
+export interface BatchSystem {
+  readonly name: SystemName;
+  readonly title: string;
+  /** Variables that told; empty when it was chosen. */
+  readonly recognisedBy: readonly string[];
+  /** Names this job, and each task of an array apart; the same in all its attempts. Undefined where nothing does. */
+  readonly key: string | undefined;
+  /** What to do where there is none, if not the same as everywhere. */
+  readonly keyRemedy?: string;
+  /** Of this task in its array; undefined outside of one. */
+  readonly taskIndex: string | undefined;
+  /** Counted from 1; undefined where the system does not say. */
+  readonly attempt: number | undefined;
+  /** When it will end the job; milliseconds since the epoch. */
+  readonly endsAtMs: number | undefined;
+  /** From its SIGTERM to its SIGKILL, if nobody has changed that. */
+  readonly signalWindowMs: number;
+  readonly sources: readonly NoticeSource[];
+  /** What makes it run the job again when it exits with `code`. */
+  readonly rerun: (code: number) => string;
+  readonly findings: readonly Finding[];
+}
+
+/** As a name of one folder in every kind of store. */
+export function keyOf(...parts: readonly (string | undefined)[]): string {
+  return parts
+    .filter((part): part is string => part !== undefined && part !== '')
+    .map((part) => part.replace(/[^A-Za-z0-9._-]/gu, '-'))
+    .join('-');
+}
+
+/** A variable's value; undefined also where it is empty. */
+export function valueOf(env: NodeJS.ProcessEnv, name: string): string | undefined {
+  const value = env[name];
+  return value === '' ? undefined : value;
+}
+
+/** A variable that counts; undefined where it does not. */
+export function countOf(env: NodeJS.ProcessEnv, name: string): number | undefined {
+  const value = valueOf(env, name);
+  return value !== undefined && /^\d{1,15}$/u.test(value) ? Number(value) : undefined;
+}

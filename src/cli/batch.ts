@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
+import { createLogger } from '../base/log.js';
+import { chooseSystem } from '../batch/recognise.js';
+import { type SetUp, setUp } from '../batch/set-up.js';
+import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
+import { CHECKPOINTED } from '../engine/config.js';
+import type { RunOutcome } from '../engine/run.js';
+import { ASSUMED_MTTP_MS } from '../notice/planner.js';
+import type { NoticeSource } from '../notice/notice.js';
+import { createPilot } from '../notice/pilot.js';
+import { azureSource } from '../notice/sources/azure.js';
+import { gceMaintenanceSource, gcePreemptedSource } from '../notice/sources/gce.js';
+import { imdsSource } from '../notice/sources/imds.js';
+import { commandSource, fileSource } from '../notice/sources/local.js';
+import {
+  type ParsedArguments,
+  countOption,
+  durationOption,
+  flagOption,
+  parseDuration,
+  parseOptions,
+  textOption,
+  wrongValue,
+} from './arguments.js';
+import { explainJson, explainText } from './batch-text.js';
+import type { Command } from './command.js';
+import { EXIT } from './exit-codes.js';
+import { RUN_OPTIONS, type RunPlan, isAuto, runAndTell, signalNames, toRunOptions } from './run.js';
+
+const OPTIONS = {
+  adapter: { type: 'string' },
+  'time-limit': { type: 'string' },
+  'notice-on': { type: 'string' },
+  'notice-window': { type: 'string' },
+  'notice-from': { type: 'string' },
+  'notice-file': { type: 'string' },
+  'notice-command': { type: 'string' },
+  'requeue-exit-code': { type: 'string' },
+  json: { type: 'boolean' },
+} as const;
+
+const REQUEUE_EXIT_CODE = 85;
+/** What an application's own exit code becomes that would have the job run again for ever. */
+const MAPPED_EXIT_CODE = 1;
+
+export const batchCommand: Command = {
+  name: 'batch',
+  summary: 'Run an application under a batch system: frozen in time, continued by the retry',
+  help: `Usage: fastfreeze batch run [OPTIONS] [--] COMMAND [ARGS...]
+       fastfreeze batch explain [OPTIONS]
+
+run: as fastfreeze run, with an image URL of the job's own, and notices: before the
+time limit, or when the machine is taken away, the application is frozen, and the exit
+code makes the batch system run the job again, which continues it. A job that an
+earlier attempt has finished ends at once with the exit code that it had.
+explain: prints what run would go by, and what is missing.
+
+Options (run takes those of fastfreeze run as well):
+      --adapter A            auto, slurm, aws-batch, gcp-batch, kubernetes, none [auto]
+      --time-limit D         the job will be ended after D; it is frozen in time before
+      --notice-on SIGS       signals that mean: freeze now, and leave [USR1,TERM]
+      --notice-window D      from such a signal to the kill [what the system has]
+      --notice-from LIST     whom to ask, instead of the system's own: ec2, gce, azure;
+                             none: nobody
+      --notice-file FILE     freeze and leave when FILE appears or changes; its first
+                             line may say when the job will be ended: 90s, or a time
+      --notice-command CMD   shell command that ends with 0 when the job should leave;
+                             its first line likewise
+      --requeue-exit-code N  of a job that wants to be run again [${REQUEUE_EXIT_CODE}]
+      --json                 explain: print JSON, as docs/json.md describes
+
+Environment:
+  FASTFREEZE_IMAGE_BASE      instead of --image-base: where the images of all jobs are
+  FASTFREEZE_JOB_ID          instead of the system's own name of the job; the index of a
+                             task in its array is added, which it is not to --job-id
+  FASTFREEZE_TIME_LIMIT      instead of --time-limit
+  AWS_EC2_METADATA_SERVICE_ENDPOINT, GCE_METADATA_HOST, FF_AZURE_METADATA_HOST
+                             where the metadata services are
+
+Exit status:
+  the application's own, of this attempt or of an earlier one that finished it;
+  an own exit code that equals --requeue-exit-code becomes ${MAPPED_EXIT_CODE}
+   85  frozen, or never begun, because of a notice: run the same command again
+  170  something failed before the application was ready; explain: something is missing
+  171  the image could not be fetched or restored; nothing runs
+    2  the command line is wrong
+`,
+  async run(args) {
+    const [verb, ...rest] = args;
+    if (verb === 'explain') return explain(rest);
+    if (verb === 'run') return await runBatch(rest);
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'understand the command line',
+      reason:
+        verb === undefined ? 'batch needs run or explain' : `batch has run and explain, not ${JSON.stringify(verb)}`,
+      hint: 'fastfreeze batch run -- COMMAND',
+    });
+  },
+};
+
+function explain(args: readonly string[]): number {
+  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...OPTIONS }, false);
+  const [word] = parsed.rest;
+  if (word !== undefined) {
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'understand',
+      subject: JSON.stringify(word),
+      reason: 'batch explain takes no words',
+      hint: 'fastfreeze batch explain --help',
+    });
+  }
+  const found = readSetUp(parsed);
+  process.stdout.write(flagOption(parsed, 'json') ? explainJson(found) : explainText(found));
+  return found.findings.some(({ level }) => level === 'fail') ? EXIT.failed : EXIT.ok;
+}
+
+async function runBatch(args: readonly string[]): Promise<number> {
+  const startedAtMs = Date.now();
+  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...OPTIONS }, true);
+  if (flagOption(parsed, 'json')) throw wrongValue('json', '', 'it belongs to batch explain');
+  return await runAndTell(parsed, startedAtMs, () => planBatch(parsed, startedAtMs));
+}
+
+function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
+  const found = readSetUp(parsed);
+  const failure = found.findings.find(({ level }) => level === 'fail');
+  const { imageUrl } = found;
+  if (failure !== undefined || imageUrl === undefined) {
+    throw new FastFreezeError({
+      code: found.system.name === 'aws-batch' && imageUrl !== undefined ? 'host' : 'usage',
+      op: 'run under',
+      subject: found.system.title,
+      reason: failure?.what ?? 'there is no image URL',
+      ...(failure === undefined ? {} : { hint: failure.remedy }),
+    });
+  }
+  const options = { ...toRunOptions(parsed, { url: imageUrl, given: true }), returnFinished: true };
+  const { verbosity, logFormat: format } = options;
+  const log = createLogger({ command: 'batch', verbosity, format, startedAtMs });
+  const attempt = found.system.attempt === undefined ? '' : `, attempt ${found.system.attempt}`;
+  log.info(`Job ${found.key ?? imageUrl} of ${found.system.title}${attempt}; images go to ${imageUrl}`);
+  for (const { what, remedy } of found.findings) log.warn(`${what} (try: ${remedy})`);
+  const pilot = createPilot({
+    sources: found.sources,
+    stopSignals: found.signals,
+    signalWindowMs: found.signalWindowMs,
+    timer: isAuto(parsed) ? 'always' : options.checkpointEveryMs === undefined ? 'when-needed' : 'never',
+    meanTimeToPreemptionMs: durationOption(parsed, 'mean-time-to-preemption') ?? ASSUMED_MTTP_MS,
+    log,
+  });
+  const exitCode = (outcome: RunOutcome): number => {
+    const code = exitCodeOf(outcome, found.requeueExitCode);
+    if (code === found.requeueExitCode) log.info(`Exiting with exit_code=${code}: to be run again, and continued`);
+    else if (outcome.exitCode === found.requeueExitCode && outcome.error === undefined) {
+      log.warn(`the application's own exit code is ${outcome.exitCode}, which means "run again"; exiting with ${code}`);
+    }
+    return code;
+  };
+  return { options, pilot, exitCode };
+}
+
+/** What the batch system is told. */
+export function exitCodeOf({ exitCode, reason, error }: RunOutcome, requeueExitCode: number): number {
+  if (reason === CHECKPOINTED) return requeueExitCode;
+  if (error !== undefined) return error.code === 'aborted' ? requeueExitCode : exitCode;
+  return exitCode === requeueExitCode ? MAPPED_EXIT_CODE : exitCode;
+}
+
+function readSetUp(parsed: ParsedArguments): SetUp {
+  const { env } = process;
+  const system = chooseSystem(adapterOption(parsed), env);
+  const optional = <K extends string, V>(key: K, value: V | undefined): Partial<Record<K, V>> =>
+    value === undefined ? {} : ({ [key]: value } as Record<K, V>);
+  return setUp({
+    system,
+    env,
+    nowMs: Date.now(),
+    ...placeOptions(parsed),
+    ...optional('timeLimitMs', durationOption(parsed, 'time-limit') ?? limitVariable(env)),
+    signals: signalNames('notice-on', textOption(parsed, 'notice-on') ?? 'USR1,TERM'),
+    ...optional('signalWindowMs', durationOption(parsed, 'notice-window')),
+    ...optional('sources', sourcesOption(parsed, env)),
+    moreSources: localSources(parsed),
+    requeueExitCode: requeueOption(parsed),
+  });
+}
+
+function placeOptions(parsed: ParsedArguments): { imageUrl?: string; imageBase?: string; jobId?: string } {
+  const imageUrl = textOption(parsed, 'image-url');
+  const imageBase = textOption(parsed, 'image-base');
+  const jobId = textOption(parsed, 'job-id');
+  if (imageUrl !== undefined && (imageBase !== undefined || jobId !== undefined)) {
+    throw wrongValue('image-url', imageUrl, 'give either --image-url, or --image-base and --job-id');
+  }
+  return {
+    ...(imageUrl === undefined ? {} : { imageUrl }),
+    ...(imageBase === undefined ? {} : { imageBase }),
+    ...(jobId === undefined ? {} : { jobId }),
+  };
+}
+
+function adapterOption(parsed: ParsedArguments): SystemName | 'auto' {
+  const text = textOption(parsed, 'adapter') ?? 'auto';
+  const found = (['auto', ...SYSTEM_NAMES] as const).find((name) => name === text);
+  if (found === undefined) throw wrongValue('adapter', text, `expected auto or ${SYSTEM_NAMES.join(', ')}`);
+  return found;
+}
+
+function limitVariable(env: NodeJS.ProcessEnv): number | undefined {
+  const text = valueOf(env, 'FASTFREEZE_TIME_LIMIT');
+  if (text === undefined) return undefined;
+  const limitMs = parseDuration(text);
+  if (limitMs !== undefined && limitMs > 0) return limitMs;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'understand',
+    subject: `FASTFREEZE_TIME_LIMIT=${text}`,
+    reason: 'expected a duration such as 90s, 5m or 1h30m',
+    hint: 'a bare number counts seconds',
+  });
+}
+
+function sourcesOption(parsed: ParsedArguments, env: NodeJS.ProcessEnv): NoticeSource[] | undefined {
+  const text = textOption(parsed, 'notice-from');
+  if (text === undefined) return undefined;
+  return text.split(',').flatMap((word) => {
+    switch (word) {
+      case 'ec2':
+        return [imdsSource({ env })];
+      case 'gce':
+        return [gcePreemptedSource({ env }), gceMaintenanceSource({ env })];
+      case 'azure':
+        return [azureSource({ env })];
+      case 'none':
+        return [];
+      default:
+        throw wrongValue('notice-from', word, 'expected ec2, gce, azure or none; several with commas');
+    }
+  });
+}
+
+function localSources(parsed: ParsedArguments): NoticeSource[] {
+  const path = textOption(parsed, 'notice-file');
+  const command = textOption(parsed, 'notice-command');
+  return [
+    ...(path === undefined ? [] : [fileSource(path, { parseDuration })]),
+    ...(command === undefined ? [] : [commandSource(command, { parseDuration })]),
+  ];
+}
+
+function requeueOption(parsed: ParsedArguments): number {
+  const code = countOption(parsed, 'requeue-exit-code', REQUEUE_EXIT_CODE, 1);
+  if (code <= 255) return code;
+  throw wrongValue('requeue-exit-code', String(code), 'expected an exit code from 1 to 255');
+}
