@@ -38,7 +38,7 @@ function findings(env: NodeJS.ProcessEnv, attempt: number | undefined): Finding[
     found.push({
       level: 'warn',
       what: `this is attempt ${attempt}, and AWS Batch makes no more than ${MOST_ATTEMPTS} of a job`,
-      remedy: 'submit it again with --job-id or FASTFREEZE_JOB_ID set to the same key: it continues',
+      remedy: 'submit it again with FASTFREEZE_JOB_ID set as the log says: it continues',
     });
   }
   return found;

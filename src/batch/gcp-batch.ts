@@ -18,7 +18,7 @@ export function gcpBatch(env: NodeJS.ProcessEnv): BatchSystem {
     signalWindowMs: 10_000,
     sources: [gcePreemptedSource({ env }), gceMaintenanceSource({ env })],
     rerun: (code) =>
-      `the task must have maxRetryCount and lifecyclePolicies RETRY_TASK with exitCodes [${code}, 50001, 50002, 50003, 50004, 50006]`,
+      `the task must have maxRetryCount and lifecyclePolicies RETRY_TASK with exitCodes [${code}, 50001, 50002, 50003, 50004, 50005, 50006]`,
     findings: [],
   };
 }

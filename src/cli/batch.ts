@@ -4,7 +4,7 @@ import { createLogger } from '../base/log.js';
 import { chooseSystem } from '../batch/recognise.js';
 import { type SetUp, setUp } from '../batch/set-up.js';
 import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
-import { CHECKPOINTED } from '../engine/config.js';
+import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
 import type { RunOutcome } from '../engine/run.js';
 import { ASSUMED_MTTP_MS } from '../notice/planner.js';
 import type { NoticeSource } from '../notice/notice.js';
@@ -43,6 +43,8 @@ const OPTIONS = {
 const REQUEUE_EXIT_CODE = 85;
 /** What an application's own exit code becomes that would have the job run again for ever. */
 const MAPPED_EXIT_CODE = 1;
+/** With one of these for "run again", a job that cannot run would be run for ever. */
+const FINAL_EXIT_CODES: readonly number[] = [MAPPED_EXIT_CODE, EXIT.usage, EXIT.failed, EXIT.restoreFailed];
 
 export const batchCommand: Command = {
   name: 'batch',
@@ -142,6 +144,8 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
   const log = createLogger({ command: 'batch', verbosity, format, startedAtMs });
   const attempt = found.system.attempt === undefined ? '' : `, attempt ${found.system.attempt}`;
   log.info(`Job ${found.key ?? imageUrl} of ${found.system.title}${attempt}; images go to ${imageUrl}`);
+  const name = nameToContinue(found);
+  if (name !== undefined) log.info(`Submitted again with FASTFREEZE_JOB_ID=${name}, it continues`);
   for (const { what, remedy } of found.findings) log.warn(`${what} (try: ${remedy})`);
   const pilot = createPilot({
     sources: found.sources,
@@ -162,9 +166,16 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
   return { options, pilot, exitCode };
 }
 
+/** What has another submission use the key of this one: the index of a task is added to it. Undefined where that was not so here. */
+function nameToContinue({ key, system }: SetUp): string | undefined {
+  if (system.key === undefined || key !== system.key) return undefined;
+  const ending = system.taskIndex === undefined ? '' : `-${system.taskIndex}`;
+  return key.endsWith(ending) ? key.slice(0, key.length - ending.length) : undefined;
+}
+
 /** What the batch system is told. */
 export function exitCodeOf({ exitCode, reason, error }: RunOutcome, requeueExitCode: number): number {
-  if (reason === CHECKPOINTED) return requeueExitCode;
+  if (reason === CHECKPOINTED || reason === INTERRUPTED) return requeueExitCode;
   if (error !== undefined) return error.code === 'aborted' ? requeueExitCode : exitCode;
   return exitCode === requeueExitCode ? MAPPED_EXIT_CODE : exitCode;
 }
@@ -253,6 +264,7 @@ function localSources(parsed: ParsedArguments): NoticeSource[] {
 
 function requeueOption(parsed: ParsedArguments): number {
   const code = countOption(parsed, 'requeue-exit-code', REQUEUE_EXIT_CODE, 1);
-  if (code <= 255) return code;
-  throw wrongValue('requeue-exit-code', String(code), 'expected an exit code from 1 to 255');
+  if (code > 255) throw wrongValue('requeue-exit-code', String(code), 'expected an exit code from 1 to 255');
+  if (!FINAL_EXIT_CODES.includes(code)) return code;
+  throw wrongValue('requeue-exit-code', String(code), 'it means that running the job again would not help');
 }

@@ -109,11 +109,15 @@ export interface SupervisorConfig extends JobOptions {
 
 /** `reason` of a job that a checkpoint has stopped: the same command continues it. */
 export const CHECKPOINTED = 'checkpointed';
+/** `reason` of a job whose application ended because it was told to leave, before it could be frozen. */
+export const INTERRUPTED = 'interrupted';
 
 /** From the launcher to the supervisor. */
 export type LauncherMessage =
   | { readonly type: 'config'; readonly config: SupervisorConfig }
   | { readonly type: 'signal'; readonly signal: number }
+  /** A signal came that asks the job to leave; the application may have got it as well. */
+  | { readonly type: 'told-to-leave' }
   | { readonly type: 'window-size'; readonly size: string };
 
 /** From the supervisor to the launcher. */

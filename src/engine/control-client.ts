@@ -41,9 +41,10 @@ const OLDER_RESULT: Pick<CheckpointResult, 'shards' | 'advice' | 'carried' | 'pa
   carried: null,
   pace: ASSUMED_PACE,
 };
-const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics' | 'pace'> = {
+const OLDER_STATUS: Pick<JobStatus, 'clockOffsets' | 'recordsMetrics' | 'replacedFiles' | 'pace'> = {
   clockOffsets: { monotonicSeconds: 0, boottimeSeconds: 0 },
   recordsMetrics: false,
+  replacedFiles: [],
   pace: null,
 };
 

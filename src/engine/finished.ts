@@ -14,6 +14,7 @@ export async function recordFinished(
   config: SupervisorConfig,
   lease: LeaseGuard,
   status: ExitStatus,
+  command: readonly string[],
   options: OpenOptions = {},
 ): Promise<void> {
   if (status.signal !== null) return;
@@ -24,5 +25,5 @@ export async function recordFinished(
   await store.prepare();
   await lease.confirm();
   const generation = (generations.at(-1) ?? 0) + 1;
-  await commitManifest(store, manifestWriter(config).finished(generation, status));
+  await commitManifest(store, manifestWriter(config).finished(generation, status, command));
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname, release } from 'node:os';
 import type { ImageKeys } from '../image/keys.js';
@@ -9,7 +10,7 @@ import type { SupervisorConfig } from './config.js';
 /** Builds manifests that say who wrote them. */
 export interface ManifestWriter {
   checkpoint(generation: number, image: SealedImage, app: unknown, keys?: ImageKeys): Manifest;
-  finished(generation: number, status: ExitStatus): Manifest;
+  finished(generation: number, status: ExitStatus, command: readonly string[]): Manifest;
 }
 
 export function manifestWriter(config: SupervisorConfig): ManifestWriter {
@@ -20,14 +21,23 @@ export function manifestWriter(config: SupervisorConfig): ManifestWriter {
   return {
     checkpoint: (generation, image, app, keys) =>
       buildManifest({ ...common, generation, state: 'checkpoint', image, app }, keys),
-    finished: (generation, status) =>
+    finished: (generation, status, command) =>
       buildManifest({
         ...common,
         generation,
         state: 'finished',
-        finished: { exitCode: status.code, signal: status.signal === null ? null : signalName(status.signal) },
+        finished: {
+          exitCode: status.code,
+          signal: status.signal === null ? null : signalName(status.signal),
+          commandSha256: commandSha256(command),
+        },
       }),
   };
+}
+
+/** What a finished job's record knows its command by: whoever can read it must not learn the arguments of an encrypted job. */
+export function commandSha256(command: readonly string[]): string {
+  return createHash('sha256').update(command.join('\0')).digest('hex');
 }
 
 function toolVersion(): string {

@@ -14,6 +14,7 @@ import type { LeaseHolder } from '../store/lease/record.js';
 import { isKnownDead } from '../store/lease/self.js';
 import { type Store, openStore } from '../store/store.js';
 import { parseAppRecord } from './app-record.js';
+import { commandSha256 } from './manifest-writer.js';
 import { freshMaterial, materialOf, revive, wasEncrypted } from './passphrase.js';
 import { emptySpool } from './spool.js';
 
@@ -149,6 +150,11 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
   const manifest = await readManifest(store, generation, { allowBadVersion: request.allowBadImageVersion });
   if (manifest.state === 'finished') {
     const code = manifest.finished?.exitCode ?? null;
+    const known = manifest.finished?.commandSha256;
+    const isAsked = request.returnFinished && request.command.length > 0;
+    if (isAsked && known !== undefined && known !== commandSha256(request.command)) {
+      throw otherCommand(request, `has finished${code === null ? '' : `, with exit_code=${code}`}`);
+    }
     log.info(
       `This job finished${code === null ? '' : ` with exit_code=${code}`} at ${manifest.createdAt}` +
         (request.returnFinished ? '' : '; starting anew'),
@@ -160,6 +166,7 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
   const record = parseAppRecord(manifest.app);
   const given = request.command.join('\0');
   if (given !== '' && given !== record.command.join('\0')) {
+    if (request.returnFinished) throw otherCommand(request, `is frozen there: ${record.command.join(' ')}`);
     log.warn(
       `the image is of another command, which is what continues: ${record.command.join(' ')} (given: ${request.command.join(' ')})`,
     );
@@ -175,6 +182,17 @@ async function planRestore(store: Store, request: PlanRequest, log: Logger): Pro
     ...(record.identity === undefined ? {} : { identity: record.identity }),
     ...(keys === undefined ? {} : { keys }),
   };
+}
+
+/** Under a batch system two commands of one job script have one key: neither may stand for the other. */
+function otherCommand({ command, imageUrl }: PlanRequest, what: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'conflict',
+    op: 'run',
+    subject: command.join(' '),
+    reason: `another command of the same job ${what} (${imageUrl})`,
+    hint: 'give each command of a job a --job-id of its own, or --no-restore to start this one from scratch',
+  });
 }
 
 function lookAtCpu(cpu: CpuRecord, machine: ReadonlySet<string>, request: PlanRequest, log: Logger): void {

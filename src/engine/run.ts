@@ -94,6 +94,7 @@ export interface RunHooks {
   readonly pilot?: Pilot;
 }
 
+const FINISHED_BEFORE = 'the job finished in an earlier run';
 const EXIT_USAGE = 2;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
@@ -182,7 +183,7 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
     let ended = false;
     try {
       const outcome = await runPlanned(options, job, holder, signals, voice);
-      ended = outcome.error === undefined;
+      ended = outcome.error === undefined && outcome.reason !== FINISHED_BEFORE;
       return outcome;
     } finally {
       // A supervisor that came to its end in order has done so itself.
@@ -426,6 +427,7 @@ async function supervise(
     // Before the application is ready, a signal that ends the run has nothing to wait for.
     const isEnd = !isReady && ENDING.includes(name);
     if (isEnd || hooks.pilot?.signal(name) !== true) forwardSignal(name, conversation.send, config);
+    else conversation.send({ type: 'told-to-leave' });
   });
   try {
     const exitCode = await launched.exited;
@@ -674,7 +676,7 @@ function refuseBareMachine(): void {
 const MACHINE_PID_NAMESPACE = 'pid:[4026531836]';
 
 function finishedBefore(exitCode: number | null): RunOutcome {
-  return { exitCode: exitCode ?? 0, reason: 'the job finished in an earlier run' };
+  return { exitCode: exitCode ?? 0, reason: FINISHED_BEFORE };
 }
 
 function nothingToRun(url: string): FastFreezeError {

@@ -47,6 +47,9 @@ function receive(line: string): void {
     case 'signal':
       supervisor?.signal(message.signal);
       return;
+    case 'told-to-leave':
+      supervisor?.toldToLeave();
+      return;
     case 'window-size':
       supervisor?.setWindowSize(Buffer.from(message.size, 'base64'));
   }

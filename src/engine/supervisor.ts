@@ -20,6 +20,7 @@ import { interruptByte, writeTerminalSettings } from '../linux/terminal.js';
 import { checkpoint } from './checkpoint.js';
 import {
   CHECKPOINTED,
+  INTERRUPTED,
   type CheckpointRequest,
   type CheckpointResult,
   type JobStatus,
@@ -41,6 +42,8 @@ import { type Restored, restore } from './restore.js';
 /** The supervisor as its entry sees it. */
 export interface Supervisor {
   signal(signal: number): void;
+  /** A signal asks the job to leave: what of the application ends now has not finished its work. */
+  toldToLeave(): void;
   setWindowSize(size: Buffer): void;
   launcherGone(): void;
   /** Let go of the thread that waits for descriptors: the process cannot end before it. */
@@ -57,6 +60,8 @@ export interface SupervisorOptions {
 const EXIT_CHECKPOINTED = 137;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
+/** After a signal that asked it to leave, an application that ends has been ended by it. */
+const LEAVING_MS = 300_000;
 const START_TIMEOUT_MS = 30_000;
 const SIGKILL = 9;
 /** Before the application is ready these end the run: INT, TERM and HUP. */
@@ -90,6 +95,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   });
   return {
     signal: (signal) => job.signal(signal),
+    toldToLeave: () => job.toldToLeave(),
     setWindowSize: (size) => job.stdio?.setWindowSize(size),
     launcherGone: () => job.launcherGone(send),
     close: () => poller.close(),
@@ -120,6 +126,7 @@ class Job {
   private replacedFiles: readonly string[] = [];
   /** Of the job's checkpoints, those of earlier runs included. */
   private pace: Pace | undefined;
+  private toldToLeaveAtMs: number | undefined;
   private hasAdvised = false;
   private hasTemporary = false;
   private temporaryProblem: FastFreezeError | undefined;
@@ -180,6 +187,10 @@ class Job {
       const advice = hint === undefined ? '' : ` (try: ${hint})`;
       this.log.warn(`temporary files of the application will not be in the image: ${message}${advice}`);
     }
+  }
+
+  toldToLeave(): void {
+    this.toldToLeaveAtMs = performance.now();
   }
 
   /** Pass a signal to the application, or take it as the wish for a checkpoint. */
@@ -564,8 +575,14 @@ class Job {
       status.signal === null
         ? `Application exited with exit_code=${exitCode}`
         : `Application caught fatal signal ${signalName(status.signal)}`;
+    if (this.wasInterrupted()) {
+      await this.lease.release();
+      log.info(`${reason}, since it was told to leave before it could be frozen: that is not recorded as its end`);
+      this.options.leave(exitCode, { type: 'ended', exitCode, reason: INTERRUPTED });
+      return;
+    }
     try {
-      await recordFinished(this.config, this.lease, status, { onWait: (message) => log.warn(message) });
+      await recordFinished(this.config, this.lease, status, this.command, { onWait: (message) => log.warn(message) });
     } catch (error) {
       log.warn(
         `the record that the job has finished could not be written: ${asFastFreezeError(error, 'write').message}`,
@@ -574,6 +591,11 @@ class Job {
     await this.lease.release();
     if (exitCode !== 0) log.info(`Exiting with exit_code=${exitCode}: ${reason}`);
     this.options.leave(exitCode, { type: 'ended', exitCode, reason });
+  }
+
+  /** A batch system tells every process of a job to leave: some of them exit in order, with a code of their own. */
+  private wasInterrupted(): boolean {
+    return this.toldToLeaveAtMs !== undefined && performance.now() - this.toldToLeaveAtMs < LEAVING_MS;
   }
 
   private clockOffsets(): JobStatus['clockOffsets'] {

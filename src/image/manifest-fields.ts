@@ -45,7 +45,10 @@ function readFinished(finished: Fields): FinishedRecord {
   const exitCode = finished.raw('exitCode') === null ? null : finished.count('exitCode', 0, 255);
   const signal = finished.raw('signal') === null ? null : finished.text('signal');
   if ((exitCode === null) === (signal === null)) throw finished.wrong('signal', 'stand for exactly one way to end');
-  return { exitCode, signal };
+  if (finished.raw('commandSha256') === undefined) return { exitCode, signal };
+  const commandSha256 = finished.text('commandSha256');
+  if (!/^[0-9a-f]{64}$/.test(commandSha256)) throw finished.wrong('commandSha256', 'be a SHA-256');
+  return { exitCode, signal, commandSha256 };
 }
 
 function readImage(image: Fields, generation: number): SealedImage {

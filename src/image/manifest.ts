@@ -45,6 +45,8 @@ export interface WriterRecord {
 export interface FinishedRecord {
   readonly exitCode: number | null;
   readonly signal: string | null;
+  /** Tells commands apart without showing them; earlier versions do not say. */
+  readonly commandSha256?: string;
 }
 
 export interface Manifest {

@@ -7,6 +7,7 @@ import type { Job } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
 import { startGce, startImds } from '../support/metadata.js';
 import type { Place } from '../support/place.js';
+import { signalPid } from '../support/processes.js';
 import { fixture } from '../support/stage.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
@@ -56,6 +57,29 @@ describe('batch run', () => {
       expect(await third.ends()).toMatchObject({ code: 1 });
       expect(third.stdout).toBe('');
       expect(third.stderr).toMatch(/This job finished with exit_code=85 at [^;]+\n/);
+
+      const other = batch(bed, await bed.place(), options, ['true']);
+      expect(await other.ends()).toMatchObject({ code: 171 });
+      expect(other.stderr).toMatch(/cannot run true: another command of the same job has finished, with exit_code=85/);
+    });
+  }, 90_000);
+
+  test('an application that the signal has reached as well, and that ends in order, has not finished', async () => {
+    await withBed('user', async (bed) => {
+      const options = ['--adapter', 'none', '--image-base', `file:${bed.path('images')}`, '--job-id', 'told'];
+      const command = ['sh', '-c', 'trap "exit 0" TERM; echo told; while :; do sleep 0.05; done'];
+      const first = batch(bed, await bed.place(), options, command);
+      await first.prints(/told/);
+      const app = bed.survivors().find((one) => one.command.startsWith('sh -c trap'));
+      if (app === undefined) throw new Error('no application to tell');
+      signalPid(app.pid, 'SIGTERM');
+      first.signal('SIGTERM');
+      expect(await first.ends()).toMatchObject({ code: 85 });
+
+      const second = batch(bed, await bed.place(), options, command);
+      await second.ready();
+      second.signal('SIGTERM');
+      expect((await second.ends()).code).toBe(85);
     });
   }, 90_000);
 

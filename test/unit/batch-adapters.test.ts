@@ -134,9 +134,9 @@ describe('AWS Batch', () => {
     expect(['0', '1', '137', '170', '171'].map((code) => action(code, exited, ''))).toEqual(Array(5).fill('EXIT'));
   });
 
-  test('the time limit that the container is told is the one that it has', () => {
+  test('the time limit that the container is told leaves ten minutes of the one that it has', () => {
     const told = definition.containerProperties.environment.find(({ name }) => name === 'FASTFREEZE_TIME_LIMIT');
-    expect(parseDuration(told?.value ?? '')).toBe(definition.timeout.attemptDurationSeconds * 1000);
+    expect(parseDuration(told?.value ?? '')).toBe((definition.timeout.attemptDurationSeconds - 600) * 1000);
   });
 });
 
@@ -163,11 +163,13 @@ describe.each(['job-container', 'job-script'])('Google Batch, %s', (name) => {
     expect([runnable.container, runnable.script].filter((one) => one !== undefined)).toHaveLength(1);
   });
 
-  test('one policy retries 85 and lost machines, not the time limit; the limit that is told is the one that it has', () => {
+  test('one policy retries 85, lost machines and the time limit; the limit that is told leaves ten minutes of it', () => {
     expect(taskSpec.lifecyclePolicies).toHaveLength(1);
-    expect(taskSpec.lifecyclePolicies[0].actionCondition.exitCodes).toEqual([85, 50001, 50002, 50003, 50004, 50006]);
+    expect(taskSpec.lifecyclePolicies[0].actionCondition.exitCodes).toEqual([
+      85, 50001, 50002, 50003, 50004, 50005, 50006,
+    ]);
     const { FASTFREEZE_TIME_LIMIT: told = '' } = taskSpec.runnables[0].environment.variables;
-    expect(parseDuration(told)).toBe(parseDuration(taskSpec.maxRunDuration));
+    expect(parseDuration(told)).toBe((parseDuration(taskSpec.maxRunDuration) ?? 0) - 600_000);
   });
 });
 

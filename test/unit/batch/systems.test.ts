@@ -6,7 +6,7 @@ import { FastFreezeError } from '../../../src/base/errors.js';
 import { chooseSystem, jobKey, recognise } from '../../../src/batch/recognise.js';
 import { setUp } from '../../../src/batch/set-up.js';
 import { exitCodeOf } from '../../../src/cli/batch.js';
-import { CHECKPOINTED } from '../../../src/engine/config.js';
+import { CHECKPOINTED, INTERRUPTED } from '../../../src/engine/config.js';
 import { jobUrl } from '../../../src/store/job-url.js';
 
 type Env = Readonly<Record<string, string>>;
@@ -120,6 +120,7 @@ describe('the exit code', () => {
 
   test.each([
     ['frozen', { exitCode: 137, reason: CHECKPOINTED }, 85],
+    ['told to leave, and ended', { exitCode: 0, reason: INTERRUPTED }, 85],
     ['killed by SIGKILL', { exitCode: 137, reason: 'Application caught fatal signal SIGKILL' }, 137],
     ['ended', { exitCode: 3, reason: 'Application exited' }, 3],
     ['ended with the code that means "run again"', { exitCode: 85, reason: 'Application exited' }, 1],

@@ -57,6 +57,7 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['batch run --json cmd', ['--json', 'batch explain']],
   ['batch run --adapter lsf cmd', ['--adapter', '"lsf"']],
   ['batch run --requeue-exit-code 256 cmd', ['--requeue-exit-code', '"256"']],
+  ['batch run --requeue-exit-code 171 cmd', ['--requeue-exit-code', '"171"']],
   ['batch run --notice-on KILL cmd', ['--notice-on', '"KILL"']],
   ['batch run --notice-from oracle cmd', ['--notice-from', '"oracle"']],
   ['batch run --time-limit soon cmd', ['--time-limit', '"soon"']],
