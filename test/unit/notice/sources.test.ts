@@ -339,10 +339,10 @@ describe('this machine', () => {
 
   test('a command ends with its shell, or at the timeout, though something holds its output', async () => {
     const { signal } = new AbortController();
-    const left = await runCommand(['/bin/sh', '-c', 'sleep 300 & echo $!'], { timeoutMs: 60_000, signal });
+    const left = await runCommand(['/bin/sh', '-c', 'sleep 30 & echo $!'], { timeoutMs: 60_000, signal });
     expect(left).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\n$/) as unknown });
     process.kill(Number(left.stdout), 'SIGKILL');
-    const away = 'setsid sleep 300 & echo $!; sleep 300';
+    const away = 'setsid sleep 30 & echo $!; sleep 30';
     const late = await runCommand(['/bin/sh', '-c', away], { timeoutMs: 500, signal });
     process.kill(Number(late.stdout), 'SIGKILL');
     expect(late.code).toBeNull();
