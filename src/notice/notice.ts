@@ -15,7 +15,10 @@ export type Notice =
 export type Clock = () => number;
 
 export interface SourceTools {
-  /** What holds now: a later notice replaces an earlier one of the same source; undefined: it was withdrawn. */
+  /**
+   * What holds now: a later notice replaces an earlier one of the same source; undefined: there is none, or it was
+   * withdrawn. The first report of a source tells what stood there already when it was first asked.
+   */
   readonly report: (notice: Notice | undefined) => void;
   /** The source does not work, or works again. Said once for each change. */
   readonly problem: (message: string) => void;
@@ -58,22 +61,28 @@ export interface Polling {
 
 /** What does not answer is asked less and less, but never so seldom that a notice of two minutes would be missed. */
 const MOST_SLOWER = 10;
+const MOST_PAUSE_MS = 30_000;
+
+/** Until the next look, after so many in a row that failed. */
+export function pauseMs(everyMs: number, failures: number): number {
+  return Math.min(everyMs * Math.min(MOST_SLOWER, 2 ** failures), Math.max(everyMs, MOST_PAUSE_MS));
+}
 
 export async function poll(tools: SourceTools, polling: Polling): Promise<void> {
   const { signal } = tools;
   const tell = onChange(tools.problem);
-  let slower = 1;
+  let failures = 0;
   while (!hasEnded(signal)) {
     try {
       if ((await polling.look()) === 'done') return;
       tell(undefined);
-      slower = 1;
+      failures = 0;
     } catch (error) {
       if (hasEnded(signal)) return;
       tell(polling.explain(error));
-      slower = Math.min(MOST_SLOWER, slower * 2);
+      failures += 1;
     }
-    await pause(polling.everyMs * slower, signal);
+    await pause(pauseMs(polling.everyMs, failures), signal);
   }
 }
 

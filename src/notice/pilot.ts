@@ -2,7 +2,7 @@
 import { asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';
-import { type Decision, decide } from './decide.js';
+import { type Decision, decide, retryMs } from './decide.js';
 import { type Notice, type NoticeSource, pause } from './notice.js';
 import { ASSUMED_MTTP_MS, type Estimate, checkpointIntervalMs, estimate, fitsWindow, neededMs } from './planner.js';
 
@@ -21,10 +21,24 @@ export interface PilotOptions {
 /** How often the application's size is looked at while something is due: at a tenth of the time that is left. */
 const LEAST_LOOK_MS = 200;
 const MOST_LOOK_MS = 60_000;
-/** After a checkpoint that failed; doubled each time. */
-const RETRY_MS = 2_000;
-const MOST_RETRY_MS = 30_000;
 const END_MS = 500;
+/** For sources that do not end when they are told to: the job's exit does not wait for them. */
+const MOST_STOP_MS = 5_000;
+
+type Speaker = NoticeSource | 'signal';
+
+/** What a source says at present. */
+interface Heard {
+  readonly notice: Notice | undefined;
+  /** It said so when it was first asked, or before the application was ready. */
+  readonly isStanding: boolean;
+}
+
+const ATTEMPTS = {
+  look: 'look at the job',
+  save: 'save the application',
+  stop: 'freeze the application in time',
+} as const;
 
 /** Listens to the sources, and freezes the job in time. */
 export function createPilot(options: PilotOptions): Pilot {
@@ -34,15 +48,20 @@ export function createPilot(options: PilotOptions): Pilot {
 }
 
 class NoticePilot implements Pilot {
-  private readonly notices = new Map<NoticeSource | 'signal', Notice>();
+  private readonly heard = new Map<Speaker, Heard>();
   private readonly ending = new AbortController();
   private watching: Promise<unknown> = Promise.resolve();
   private job: RunningJob | undefined;
   private timer: NodeJS.Timeout | undefined;
   private looking = false;
   private again = false;
+  private readyMs = 0;
   private lastSaveMs = 0;
-  private failures = 0;
+  private savesFromMs = 0;
+  /** In a row, of one kind. */
+  private failures: { readonly of: keyof typeof ATTEMPTS; readonly times: number } = { of: 'look', times: 0 };
+  /** During a checkpoint, and after one that failed: only what is new is looked at sooner. */
+  private pausesUntilMs = 0;
   private toldTimer = false;
   /** By us: nothing is left to look at. */
   private stopped = false;
@@ -50,13 +69,13 @@ class NoticePilot implements Pilot {
   constructor(private readonly options: PilotOptions) {}
 
   listen(): void {
-    const watches = this.options.sources.map((source) =>
-      source.watch({
+    const watches = this.options.sources.map(async (source) => {
+      await source.watch({
         report: (notice) => this.hear(source, notice),
         problem: (message) => this.options.log.warn(message),
         signal: this.ending.signal,
-      }),
-    );
+      });
+    });
     this.watching = Promise.all(watches).catch((error: unknown) => {
       this.options.log.warn(`a source of notices has failed: ${asFastFreezeError(error, 'listen').message}`);
     });
@@ -64,7 +83,8 @@ class NoticePilot implements Pilot {
 
   ready(job: RunningJob): void {
     this.job = job;
-    this.lastSaveMs = Date.now();
+    this.readyMs = Date.now();
+    this.lastSaveMs = this.readyMs;
     this.look();
   }
 
@@ -77,16 +97,26 @@ class NoticePilot implements Pilot {
   async stop(): Promise<void> {
     this.ending.abort();
     clearTimeout(this.timer);
-    await this.watching;
+    const ended = new AbortController();
+    await Promise.race([this.watching.then(() => ended.abort()), pause(MOST_STOP_MS, ended.signal)]);
   }
 
-  private hear(source: NoticeSource | 'signal', notice: Notice | undefined): void {
-    const before = this.notices.get(source);
-    if (notice === undefined) this.notices.delete(source);
-    else this.notices.set(source, notice);
+  private hear(source: Speaker, notice: Notice | undefined): void {
+    const last = this.heard.get(source);
+    const before = last?.notice;
+    const isSameKind = before?.what === notice?.what;
+    const isAtStart = this.job === undefined || last === undefined;
+    // The same again is no news, and its deadline is the one that was told first.
+    if (last === undefined || before?.detail !== notice?.detail) {
+      this.heard.set(source, { notice, isStanding: isAtStart || (isSameKind && last.isStanding) });
+    }
     if (before?.detail === notice?.detail) return;
     this.options.log.info(notice === undefined ? `Withdrawn: ${before?.detail ?? ''}` : `Notice: ${notice.detail}`);
-    this.look();
+    if (!isSameKind || Date.now() >= this.pausesUntilMs) this.look();
+  }
+
+  private said(isStanding: boolean): Notice[] {
+    return [...this.heard.values()].flatMap((one) => (one.isStanding === isStanding ? (one.notice ?? []) : []));
   }
 
   /** One look at a time; what comes meanwhile is looked at right after. */
@@ -108,48 +138,71 @@ class NoticePilot implements Pilot {
 
   /** Resolves to when to look again, from now; undefined when only a notice can change anything. */
   private async lookOnce(job: RunningJob): Promise<number | undefined> {
-    if (this.notices.size === 0 && !this.mayNeedTimer()) return undefined;
+    this.pausesUntilMs = 0;
+    const isQuiet = [...this.heard.values()].every(({ notice }) => notice === undefined);
+    if (isQuiet && !this.mayNeedTimer()) return undefined;
     try {
       const { residentBytes, pace } = await job.status();
       const expected = estimate(residentBytes, pace ?? undefined);
       const mttpMs = this.timerMttpMs(expected);
       const nowMs = Date.now();
-      const notices = [...this.notices.values()];
-      const decision = decide({ nowMs, notices, expected, lastSaveMs: this.lastSaveMs, mttpMs });
+      const [notices, standing] = [this.said(false), this.said(true)];
+      const { readyMs, lastSaveMs, savesFromMs } = this;
+      const decision = decide({ nowMs, notices, standing, expected, readyMs, lastSaveMs, savesFromMs, mttpMs });
       if (decision.act !== 'wait') return await this.act(job, decision);
       if (decision.untilMs === undefined) return this.mayNeedTimer() ? MOST_LOOK_MS : undefined;
       const leftMs = decision.untilMs - nowMs;
       return Math.min(leftMs, Math.max(LEAST_LOOK_MS, Math.min(MOST_LOOK_MS, leftMs / 10)));
     } catch (error) {
-      return await this.failed('look at the job', error);
+      return await this.failed('look', error);
     }
   }
 
   private async act(job: RunningJob, decision: Exclude<Decision, { act: 'wait' }>): Promise<number | undefined> {
     const leaveRunning = decision.act === 'save';
-    // What it asks for is done with this; if it fails, the timer and the next notice remain.
-    for (const [source, notice] of this.notices) if (notice.what === 'hint') this.notices.delete(source);
+    this.pausesUntilMs = Infinity;
+    const hints = [...this.heard].filter(([, { notice }]) => notice?.what === 'hint');
     try {
       await job.checkpoint({ leaveRunning, source: decision.reason });
-      this.failures = 0;
+      this.failures = { of: 'save', times: 0 };
       this.lastSaveMs = Date.now();
+      // What they asked for is done.
+      for (const [source, one] of hints) {
+        if (this.heard.get(source) === one) this.heard.set(source, { notice: undefined, isStanding: false });
+      }
       this.stopped = !leaveRunning;
       return leaveRunning ? 0 : undefined;
     } catch (error) {
-      this.lastSaveMs = Date.now();
-      return await this.failed(leaveRunning ? 'save the application' : 'freeze the application in time', error);
+      return await this.failed(decision.act, error);
     }
   }
 
-  private async failed(what: string, error: unknown): Promise<number | undefined> {
+  /** Resolves to when to look again, from now. */
+  private async failed(of: keyof typeof ATTEMPTS, error: unknown): Promise<number | undefined> {
+    this.pausesUntilMs = Infinity;
     // A job that has ended cannot be asked, which is no failure; in a moment we are told that it has.
     await pause(END_MS, this.ending.signal);
     if (this.ending.signal.aborted) return undefined;
-    const known = asFastFreezeError(error, what);
-    const waitMs = Math.min(MOST_RETRY_MS, RETRY_MS * 2 ** this.failures);
-    this.failures += 1;
-    this.options.log.error(`${known.message}. The application runs on; trying again in ${waitMs / 1000} s`, known.hint);
+    const before = this.failures.of === of ? this.failures.times : 0;
+    this.failures = { of, times: before + 1 };
+    const nowMs = Date.now();
+    const waitMs = retryMs(before, of === 'save' ? Infinity : this.leftMs(nowMs));
+    const known = asFastFreezeError(error, ATTEMPTS[of]);
+    const retry = `trying again in ${Math.ceil(waitMs / 100) / 10} s`;
+    this.options.log.error(`${known.message}. The application runs on; ${retry}`, known.hint);
+    if (of === 'save') {
+      // Only saves have to wait; a stop may be due before.
+      this.savesFromMs = nowMs + waitMs;
+      return 0;
+    }
+    this.pausesUntilMs = nowMs + waitMs;
     return waitMs;
+  }
+
+  /** Until the soonest deadline. */
+  private leftMs(nowMs: number): number {
+    const all = [...this.heard.values()].flatMap(({ notice }) => (notice?.what === 'stop' ? notice.deadline.atMs : []));
+    return Math.min(...all) - nowMs;
   }
 
   private mayNeedTimer(): boolean {

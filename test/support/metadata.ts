@@ -106,16 +106,21 @@ export async function startGce(): Promise<Gce> {
 
 export interface Azure extends MetadataServer {
   events: readonly Readonly<Record<string, unknown>>[];
+  /** The machine's; undefined: 404. */
+  name: string | undefined;
 }
 
 export async function startAzure(): Promise<Azure> {
-  const azure: { events: Azure['events'] } = { events: [] };
+  const azure: Pick<Azure, 'events' | 'name'> = { events: [], name: 'vm_1' };
   return Object.assign(
     azure,
     await serve((request, response) => {
       const { pathname, searchParams } = new URL(request.url ?? '', 'http://x');
-      if (pathname !== '/metadata/scheduledevents' || !searchParams.has('api-version')) reply(response, 404, '');
+      const isName = pathname === '/metadata/instance/compute/name' && searchParams.get('format') === 'text';
+      const isKnown = isName || pathname === '/metadata/scheduledevents';
+      if (!isKnown || !searchParams.has('api-version')) reply(response, 404, '');
       else if (request.headers['metadata'] !== 'true') reply(response, 400, '');
+      else if (isName) tell(response, azure.name);
       else reply(response, 200, JSON.stringify({ DocumentIncarnation: 1, Events: azure.events }));
     }),
   );

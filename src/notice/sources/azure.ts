@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ask, baseUrl } from '../http.js';
+import { type Answer, ask, baseUrl } from '../http.js';
 import { type Clock, type Notice, type NoticeSource, poll, reasonOf } from '../notice.js';
 
 export interface AzureOptions {
@@ -15,6 +15,9 @@ const TIMEOUT_MS = 120_000;
 /** A Spot eviction is told half a minute before, at least; other events some minutes. */
 const WINDOW_MS = 30_000;
 const PATH = '/metadata/scheduledevents?api-version=2020-07-01';
+const NAME_PATH = '/metadata/instance/compute/name?api-version=2021-02-01&format=text';
+/** The name is there at once, or not at all. */
+const NAME_TIMEOUT_MS = 5_000;
 /** What the application does not survive. A freeze (live migration) it does. */
 const ENDING = ['Preempt', 'Terminate', 'Reboot', 'Redeploy'];
 
@@ -25,36 +28,44 @@ export function azureSource(options: AzureOptions): NoticeSource {
   return {
     name: 'Azure scheduled events',
     windowMs: WINDOW_MS - pollMs,
-    watch: (tools) =>
-      poll(tools, {
+    watch: (tools) => {
+      const get = (path: string, withinMs: number): Promise<Answer> =>
+        ask({ url: `${base}${path}`, headers: { Metadata: 'true' }, timeoutMs: withinMs, signal: tools.signal });
+      let name: Promise<string | undefined> | undefined;
+      return poll(tools, {
         everyMs: pollMs,
         look: async () => {
-          const { status, body } = await ask({
-            url: `${base}${PATH}`,
-            headers: { Metadata: 'true' },
-            timeoutMs,
-            signal: tools.signal,
-          });
+          const { status, body } = await get(PATH, timeoutMs);
           if (status !== 200) throw new Error(`it answered with status ${status}`);
-          tools.report(readEvents(body, now()));
+          // Once. Without it all events count: to leave for a neighbour's sake is better than to stay for ever.
+          name ??= get(NAME_PATH, Math.min(timeoutMs, NAME_TIMEOUT_MS)).then(nameOf, () => undefined);
+          tools.report(readEvents(body, now(), await name));
           return 'more';
         },
         explain: (error) =>
           `Azure's scheduled events at ${base} are no source of notices: ${reasonOf(error)}; trying again`,
-      }),
+      });
+    },
   };
 }
 
-/** The soonest event that the application would not survive. Throws on what is no document of events. */
-export function readEvents(body: string, nowMs: number): Notice | undefined {
+function nameOf({ status, body }: Answer): string | undefined {
+  return status === 200 && body.trim() !== '' ? body.trim() : undefined;
+}
+
+/**
+ * The soonest event that the application would not survive, of those for the machine `name`: all machines of a set are
+ * told of each other's. Throws on what is no document of events.
+ */
+export function readEvents(body: string, nowMs: number, name?: string): Notice | undefined {
   const { Events } = JSON.parse(body) as { Events?: unknown };
   if (!Array.isArray(Events)) throw new Error('its answer has no list of events');
   let soonest: Notice | undefined;
   let soonestMs = Infinity;
   for (const event of Events as unknown[]) {
     if (typeof event !== 'object' || event === null) continue;
-    const { EventType: type, NotBefore: notBefore } = event as Record<string, unknown>;
-    if (typeof type !== 'string' || !ENDING.includes(type)) continue;
+    const { EventType: type, NotBefore: notBefore, Resources: machines } = event as Record<string, unknown>;
+    if (typeof type !== 'string' || !ENDING.includes(type) || !isFor(machines, name)) continue;
     // An event that has begun has no time any more.
     const parsed = typeof notBefore === 'string' ? Date.parse(notBefore) : NaN;
     const atMs = Number.isNaN(parsed) ? nowMs : parsed;
@@ -63,8 +74,14 @@ export function readEvents(body: string, nowMs: number): Notice | undefined {
     soonest = {
       what: 'stop',
       deadline: { atMs, kind: 'taken-away' },
-      detail: `Azure will ${type.toLowerCase()} this machine at ${new Date(atMs).toISOString()}`,
+      // The same words at each look, that it is known for the same event.
+      detail: `Azure will ${type.toLowerCase()} this machine at ${Number.isNaN(parsed) ? 'any moment' : new Date(atMs).toISOString()}`,
     };
   }
   return soonest;
+}
+
+function isFor(machines: unknown, name: string | undefined): boolean {
+  if (name === undefined || !Array.isArray(machines) || machines.length === 0) return true;
+  return machines.some((one) => typeof one === 'string' && one.toLowerCase() === name.toLowerCase());
 }

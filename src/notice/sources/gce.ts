@@ -32,11 +32,11 @@ export function gcePreemptedSource(options: GceOptions): NoticeSource {
     name: 'GCE preemption',
     windowMs: WINDOW_MS,
     path: '/computeMetadata/v1/instance/preempted',
-    read: (value, nowMs) =>
+    read: (value, atMs) =>
       value === 'TRUE'
         ? {
             what: 'stop',
-            deadline: { atMs: nowMs + WINDOW_MS, kind: 'taken-away' },
+            deadline: { atMs, kind: 'taken-away' },
             detail: 'Google preempts this machine; it goes within 30 s',
           }
         : undefined,
@@ -49,11 +49,11 @@ export function gceMaintenanceSource(options: GceOptions): NoticeSource {
     name: 'GCE maintenance',
     windowMs: MAINTENANCE_WINDOW_MS,
     path: '/computeMetadata/v1/instance/maintenance-event',
-    read: (value, nowMs) =>
+    read: (value, atMs) =>
       value.startsWith('TERMINATE')
         ? {
             what: 'stop',
-            deadline: { atMs: nowMs + MAINTENANCE_WINDOW_MS, kind: 'taken-away' },
+            deadline: { atMs, kind: 'taken-away' },
             detail: `Google's maintenance will end this machine (${value})`,
           }
         : undefined,
@@ -64,7 +64,8 @@ interface Watched {
   readonly name: string;
   readonly windowMs: number;
   readonly path: string;
-  readonly read: (value: string, nowMs: number) => Notice | undefined;
+  /** `atMs`: the machine is there until then, by what is known. */
+  readonly read: (value: string, atMs: number) => Notice | undefined;
 }
 
 function longPoll(options: GceOptions, watched: Watched): NoticeSource {
@@ -80,7 +81,7 @@ async function follow(options: GceOptions, watched: Watched, tools: SourceTools)
   const base = baseUrl(env['GCE_METADATA_HOST'] ?? 'metadata.google.internal');
   const tell = onChange(tools.problem);
   let etag = '';
-  let value = '';
+  let value: string | undefined;
   while (!hasEnded(tools.signal)) {
     const wait = `wait_for_change=true&timeout_sec=${Math.ceil(holdMs / 1000)}&last_etag=${encodeURIComponent(etag)}`;
     try {
@@ -94,7 +95,8 @@ async function follow(options: GceOptions, watched: Watched, tools: SourceTools)
       tell(undefined);
       const body = answer.body.trim();
       // The same again is no news: the deadline counts from the first time.
-      if (body !== value) tools.report(watched.read(body, now()));
+      // What stands at the first look began at a time that nobody tells: nothing may be left of its window.
+      if (body !== value) tools.report(watched.read(body, now() + (value === undefined ? 0 : watched.windowMs)));
       value = body;
       etag = etagOf(answer);
       if (etag === '') await pause(retryMs, tools.signal);

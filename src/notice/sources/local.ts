@@ -35,17 +35,19 @@ export function fileSource(path: string, options: LocalOptions): NoticeSource {
   return {
     name: `the file ${path}`,
     watch: (tools) => {
-      let seen = stampOf(path);
+      let seen: string | undefined;
+      let isFirst = true;
       return poll(tools, {
         everyMs: pollMs,
         look: () => {
           const stamp = stampOf(path);
-          if (stamp === undefined && seen !== undefined) tools.report(undefined);
-          if (stamp !== undefined && stamp !== seen) {
+          if (isFirst || (stamp === undefined && seen !== undefined)) tools.report(undefined);
+          else if (stamp !== undefined && stamp !== seen) {
             const text = readFileSync(path, 'utf8').slice(0, 1000);
             tools.report(readDeadline(text, `the file ${path}`, options, now()));
           }
           seen = stamp;
+          isFirst = false;
           return Promise.resolve('more');
         },
         explain: (error) => `${path} cannot be read, so notices in it are not seen: ${reasonOf(error)}`,
@@ -60,13 +62,18 @@ function stampOf(path: string): string | undefined {
   return found === undefined ? undefined : `${found.ino} ${found.size} ${found.mtimeNs}`;
 }
 
-/** A command that ends with 0 when the job should go; its first line may say when. Any other code means: not now. */
+/**
+ * A command that ends with 0 when the job should go; its first line may say when. Any other code means: not now. A 0 counts
+ * only after another code: what is so from the start would stop each run of the job at once, for ever.
+ */
 export function commandSource(command: string, options: LocalOptions): NoticeSource {
   const { now = Date.now, pollMs = COMMAND_POLL_MS } = options;
   return {
     name: `the command ${command}`,
-    watch: (tools) =>
-      poll(tools, {
+    watch: (tools) => {
+      let wasOtherwise = false;
+      let isFirst = true;
+      return poll(tools, {
         everyMs: pollMs,
         look: async () => {
           const words = ['/bin/sh', '-c', command];
@@ -77,12 +84,16 @@ export function commandSource(command: string, options: LocalOptions): NoticeSou
           if (code === null || code === 126 || code === 127) {
             throw new Error(code === null ? 'it took too long' : `its exit code is ${code}`);
           }
-          if (code !== 0) return 'more';
+          if (isFirst) tools.report(undefined);
+          isFirst = false;
+          wasOtherwise ||= code !== 0;
+          if (code !== 0 || !wasOtherwise) return 'more';
           tools.report(readDeadline(stdout, `the command ${command}`, options, now()));
           return 'done';
         },
         explain: (error) => `the command ${command} gives no notices: ${reasonOf(error)}`,
-      }),
+      });
+    },
   };
 }
 

@@ -26,9 +26,12 @@ export function slurmSource(options: SlurmOptions): NoticeSource {
         everyMs: pollMs,
         look: async () => {
           const words = [scontrol, 'show', 'job', '-o', jobId];
-          const { code, stdout, stderr } = await runCommand(words, { timeoutMs: TIMEOUT_MS, signal: tools.signal });
+          // A user may have set another format of times, which could not be read.
+          const env = { ...process.env, SLURM_TIME_FORMAT: 'standard' };
+          const options = { timeoutMs: TIMEOUT_MS, signal: tools.signal, env };
+          const { code, stdout, stderr } = await runCommand(words, options);
           if (code !== 0) throw new Error(code === null ? 'it gave no answer in time' : stderr.trim().slice(0, 200));
-          tools.report(readJob(stdout));
+          tools.report(readJob(stdout, jobId));
           return 'more';
         },
         explain: (error) => `scontrol cannot say when job ${jobId} ends: ${reasonOf(error)}; trying again`,
@@ -36,20 +39,29 @@ export function slurmSource(options: SlurmOptions): NoticeSource {
   };
 }
 
-/** Out of one line of `scontrol show job -o`; its times are the local ones, as ours. */
-export function readJob(line: string): Notice | undefined {
-  const time = (name: string): number => {
-    const text = new RegExp(`(?:^| )${name}=(\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d)(?: |$)`, 'mu').exec(line)?.[1];
-    return text === undefined ? NaN : Date.parse(text);
-  };
-  const atMs = time('EndTime');
-  const preempted = !Number.isNaN(time('PreemptTime'));
+/**
+ * Out of `scontrol show job -o`: a line for each job, of all tasks where the ID is an array's. Its times are the local
+ * ones, as ours. Throws where it does not tell of this job.
+ */
+export function readJob(output: string, jobId: string): Notice | undefined {
+  const record = output.split('\n').find((line) => line.startsWith(`JobId=${jobId} `));
+  if (record === undefined) throw new Error('its answer has no record of this job');
+  const field = (name: string): string => new RegExp(` ${name}=(\\S*)`, 'u').exec(record)?.[1] ?? '';
+  const endTime = field('EndTime');
+  const atMs = readTime(endTime);
+  const preempted = !Number.isNaN(readTime(field('PreemptTime')));
   if (Number.isNaN(atMs)) {
-    return preempted ? { what: 'stop-now', detail: 'Slurm preempts this job' } : undefined;
+    if (preempted) return { what: 'stop-now', detail: 'Slurm preempts this job' };
+    if (endTime !== 'Unknown') throw new Error(`EndTime=${endTime} is no time`);
+    return undefined;
   }
   return {
     what: 'stop',
     deadline: { atMs, kind: 'limit' },
     detail: `Slurm ${preempted ? 'preempts' : 'ends'} this job at ${new Date(atMs).toISOString()}`,
   };
+}
+
+function readTime(text: string): number {
+  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$/u.test(text) ? Date.parse(text) : NaN;
 }

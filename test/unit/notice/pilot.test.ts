@@ -21,6 +21,7 @@ const soon = (ms: number): Notice => ({
 const pilots: Pilot[] = [];
 
 afterEach(async () => {
+  jest.useRealTimers();
   for (const pilot of pilots.splice(0)) await pilot.stop();
 });
 
@@ -85,6 +86,43 @@ describe('a notice', () => {
     expect(said()).toMatch(/Notice: the end\n[^]*Withdrawn: the end\n[^]*Notice: the end\n/);
   });
 
+  test('of a machine that stands at the start does not stop the job at once; one that comes later does', async () => {
+    const goes = (detail: string): Notice => ({
+      what: 'stop',
+      deadline: { atMs: Date.now(), kind: 'taken-away' },
+      detail,
+    });
+    const before = fly();
+    before.report(goes('before'));
+    before.pilot.ready(before.job);
+    const first = fly();
+    first.pilot.ready(first.job);
+    first.report(goes('the first answer'));
+    const later = fly();
+    later.pilot.ready(later.job);
+    later.report(undefined);
+    later.report(goes('later'));
+    await until('the stop', () => later.asked.length > 0);
+    await sleep(200);
+    expect([before.asked, first.asked]).toEqual([[], []]);
+    // Withdrawn, it counts like any other.
+    before.report(undefined);
+    before.report(goes('again'));
+    await until('the stop', () => before.asked.length > 0);
+  });
+
+  test('that is told again in the same words keeps its first deadline, and is logged once', async () => {
+    const { pilot, job, asked, report, said } = fly();
+    pilot.ready(job);
+    report(soon(4_000));
+    for (let i = 0; i < 30; i++) {
+      report(soon(3_600_000));
+      await sleep(10);
+    }
+    await until('the stop', () => asked.length > 0);
+    expect(said().match(/Notice:/gu)).toHaveLength(1);
+  });
+
   test('with a deadline waits for the last moment', async () => {
     const { pilot, job, asked, report } = fly();
     pilot.ready(job);
@@ -126,6 +164,62 @@ describe('a checkpoint', () => {
     expect(asked).toEqual(['stop', 'stop']);
   });
 
+  test('that fails is not tried sooner because of the same kind of notice in other words; another source is heard', async () => {
+    jest.useFakeTimers();
+    const { pilot, job, asked, failures, report } = fly();
+    failures.push(new Error('one'), new Error('two'));
+    pilot.ready(job);
+    report({ what: 'stop-now', detail: 'go' });
+    for (let i = 0; i < 20; i++) {
+      report({ what: 'stop-now', detail: `go, ${i}` });
+      await jest.advanceTimersByTimeAsync(100);
+    }
+    expect(asked).toEqual(['stop']);
+    pilot.signal('SIGTERM');
+    await jest.advanceTimersByTimeAsync(10);
+    expect(asked).toEqual(['stop', 'stop']);
+  });
+
+  test('that a hint asked for and that failed is tried again, and delays no stop', async () => {
+    jest.useFakeTimers();
+    const { pilot, job, asked, failures, report, said } = fly();
+    failures.push(new Error('full'), new Error('full'), new Error('full'));
+    pilot.ready(job);
+    report({ what: 'hint', detail: 'perhaps' });
+    // A failure is told after half a second, and the save is due two seconds later; the next failure likewise.
+    await jest.advanceTimersByTimeAsync(2_400);
+    expect(asked).toEqual(['save']);
+    await jest.advanceTimersByTimeAsync(800);
+    expect(asked).toEqual(['save', 'save']);
+    report({ what: 'stop-now', detail: 'go' });
+    await jest.advanceTimersByTimeAsync(2_600);
+    expect(asked).toEqual(['save', 'save', 'stop', 'stop']);
+    expect(said().match(/trying again in \d+ s/gu)).toEqual([2, 4, 2].map((s) => `trying again in ${s} s`));
+  });
+
+  test('by timer that failed is tried again after the wait, not after the interval', async () => {
+    jest.useFakeTimers();
+    const { pilot, job, asked, failures } = fly({ timer: 'always', meanTimeToPreemptionMs: 3_000_000_000 });
+    // The interval is some four minutes, at the least cost that is assumed.
+    failures.push(new Error('full'));
+    pilot.ready(job);
+    await jest.advanceTimersByTimeAsync(120_000);
+    expect(asked).toEqual([]);
+    for (let i = 0; i < 300 && asked.length === 0; i++) await jest.advanceTimersByTimeAsync(1_000);
+    await jest.advanceTimersByTimeAsync(3_000);
+    expect(asked).toEqual(['save', 'save']);
+  });
+
+  test('that fails shortly before a deadline is tried again before it', async () => {
+    jest.useFakeTimers();
+    const { pilot, job, asked, failures, report } = fly();
+    failures.push(...Array.from({ length: 3 }, () => new Error('full')));
+    pilot.ready(job);
+    report(soon(1_600));
+    await jest.advanceTimersByTimeAsync(1_500);
+    expect(asked).toEqual(['stop', 'stop']);
+  });
+
   test('by timer comes where a notice would be too late for the size, and only there', async () => {
     const slow: Pace = { ...FAST, fixedMs: 30_000 };
     const large = fly({ timer: 'when-needed' }, slow);
@@ -140,4 +234,23 @@ describe('a checkpoint', () => {
     expect(always.asked.slice(0, 2)).toEqual(['save', 'save']);
     expect([small.asked, small.said()]).toEqual([[], '']);
   });
+});
+
+test('a source that throws, or does not end, hinders neither the job nor its end', async () => {
+  const throws: NoticeSource = {
+    name: 'broken',
+    watch: () => {
+      throw new Error('broken');
+    },
+  };
+  const stays: NoticeSource = { name: 'stuck', watch: () => new Promise<void>(() => undefined) };
+  const { pilot, said } = fly({ sources: [throws] });
+  await until('the warning', () => said().includes('a source of notices has failed'));
+  await pilot.stop();
+  jest.useFakeTimers();
+  const stopping = fly({ sources: [stays] }).pilot.stop();
+  await jest.advanceTimersByTimeAsync(5_000);
+  await stopping;
+  jest.useRealTimers();
+  pilots.length = 0;
 });

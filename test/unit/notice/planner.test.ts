@@ -3,7 +3,7 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { ASSUMED_PACE, type Pace, type PaceSample, parsePace, refinePace } from '../../../src/engine/pace.js';
-import { decide } from '../../../src/notice/decide.js';
+import { MIN_RUN_MS, decide, retryMs } from '../../../src/notice/decide.js';
 import type { Notice } from '../../../src/notice/notice.js';
 import {
   SAFETY_MARGIN_MS,
@@ -167,7 +167,10 @@ describe('the decision', () => {
   const situations = fc.record({
     nowMs: fc.integer({ min: 0, max: 2 ** 41 }),
     notices,
+    standing: fc.constant<readonly Notice[]>([]),
     expected: estimates,
+    readyMs: fc.constant(0),
+    savesFromMs: fc.integer({ min: 0, max: 2 ** 41 }),
     lastSaveMs: fc.integer({ min: 0, max: 2 ** 41 }),
     mttpMs: fc.option(fc.integer({ min: 1000, max: 10 ** 9 }), { nil: undefined }),
   });
@@ -217,10 +220,85 @@ describe('the decision', () => {
   });
 
   test('a hint saves at once; without notices and timer nothing is due', () => {
-    const quiet = { nowMs: 5, notices: [], expected: estimate(0), lastSaveMs: 0, mttpMs: undefined };
+    const quiet = {
+      nowMs: 5,
+      notices: [],
+      standing: [],
+      expected: estimate(0),
+      readyMs: 0,
+      lastSaveMs: 0,
+      savesFromMs: 0,
+      mttpMs: undefined,
+    };
     expect(decide(quiet)).toEqual({ act: 'wait', untilMs: undefined });
     expect(decide({ ...quiet, notices: [{ what: 'hint', detail: 'h' }] })).toEqual({ act: 'save', reason: 'h' });
     const timed = decide({ ...quiet, mttpMs: 3_600_000 });
     expect(timed.act).toBe('wait');
+    // After a save that failed, neither comes before its time.
+    const hint: Notice = { what: 'hint', detail: 'h' };
+    const failed = { ...quiet, savesFromMs: 2_000 };
+    expect(decide({ ...failed, notices: [hint] })).toEqual({ act: 'wait', untilMs: 2_000 });
+    expect(decide({ ...failed, mttpMs: 1_000, lastSaveMs: -1e9 })).toEqual({ act: 'wait', untilMs: 2_000 });
+  });
+
+  describe('on a stop that stood there when the application began to run', () => {
+    const held = fc.record({
+      readyMs: fc.integer({ min: 0, max: 2 ** 41 }),
+      ranMs: fc.integer({ min: 0, max: 2 * MIN_RUN_MS }),
+      leftMs: fc.integer({ min: -3_600_000, max: 3_600_000 }),
+      kind: fc.constantFrom('limit' as const, 'taken-away' as const),
+      situation: situations,
+    });
+
+    test('lets the job run first, unless the last moment to start or a limit comes before', () => {
+      fc.assert(
+        fc.property(held, ({ readyMs, ranMs, leftMs, kind, situation }) => {
+          const { expected } = situation;
+          const deadline = { atMs: readyMs + leftMs, kind };
+          const standing: Notice[] = [{ what: 'stop', deadline, detail: 'd' }];
+          const nowMs = readyMs + ranMs;
+          const decision = decide({ ...situation, notices: [], standing, readyMs, nowMs });
+          if (ranMs >= MIN_RUN_MS && lastStartMs(deadline, expected) <= nowMs) {
+            expect(decision.act).toBe('stop');
+          }
+          if (decision.act !== 'stop' || ranMs >= MIN_RUN_MS) return;
+          // Stopped early: no window that stays the same can do that twice without a run between.
+          const lastMs = deadline.atMs - neededMs(expected);
+          expect(deadline.atMs).toBeGreaterThan(readyMs);
+          expect(lastMs).toBeLessThanOrEqual(nowMs);
+          if (kind === 'taken-away') expect(lastMs).toBeGreaterThan(readyMs);
+        }),
+        { numRuns: 1000 },
+      );
+    });
+
+    test('one without any time left runs for the least time, and a limit is kept as ever', () => {
+      const situation = {
+        nowMs: 1_000,
+        notices: [],
+        expected: { imageBytes: 0, frozenMs: 1, durableMs: 2_000 },
+        readyMs: 1_000,
+        lastSaveMs: 0,
+        savesFromMs: 0,
+        mttpMs: undefined,
+      };
+      const at = (atMs: number, kind: 'limit' | 'taken-away'): readonly Notice[] => [
+        { what: 'stop', deadline: { atMs, kind }, detail: 'd' },
+      ];
+      const until = (standing: readonly Notice[]): unknown => decide({ ...situation, standing });
+      expect(decide({ ...situation, notices: at(500, 'taken-away'), standing: [] }).act).toBe('stop');
+      expect(until(at(500, 'taken-away'))).toEqual({ act: 'wait', untilMs: 61_000 });
+      expect(until(at(500, 'limit'))).toEqual({ act: 'wait', untilMs: 61_000 });
+      expect(until(at(31_000, 'taken-away'))).toEqual({ act: 'wait', untilMs: 26_000 });
+      expect(until(at(121_000, 'taken-away'))).toEqual({ act: 'wait', untilMs: 61_000 });
+      expect(until(at(3_000, 'taken-away'))).toEqual({ act: 'wait', untilMs: 61_000 });
+      expect(until(at(3_000, 'limit'))).toMatchObject({ act: 'stop' });
+      expect(until([{ what: 'stop-now', detail: 'n' }])).toMatchObject({ act: 'stop' });
+    });
+  });
+
+  test('the wait after a failure is doubled, and leaves time for another try before the end', () => {
+    expect([0, 1, 2, 3, 4, 5000].map((before) => retryMs(before))).toEqual([2e3, 4e3, 8e3, 16e3, 30e3, 30e3]);
+    expect([20_000, 6_000, 10, -5].map((leftMs) => retryMs(4, leftMs))).toEqual([10_000, 3_000, 500, 30_000]);
   });
 });

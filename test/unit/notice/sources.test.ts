@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Where notices come from, against real servers, files and programs. */
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
-import { renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseDuration } from '../../../src/cli/arguments.js';
-import type { Notice, NoticeSource } from '../../../src/notice/notice.js';
+import { type Notice, type NoticeSource, pauseMs } from '../../../src/notice/notice.js';
 import { azureSource, readEvents } from '../../../src/notice/sources/azure.js';
 import { gceMaintenanceSource, gcePreemptedSource } from '../../../src/notice/sources/gce.js';
 import { imdsSource } from '../../../src/notice/sources/imds.js';
 import { commandSource, fileSource, readDeadline, timeLimitSource } from '../../../src/notice/sources/local.js';
+import { runCommand } from '../../../src/notice/sources/run-command.js';
 import { readJob, slurmSource } from '../../../src/notice/sources/slurm.js';
 import { type MetadataServer, startAzure, startGce, startImds } from '../../support/metadata.js';
 import { until } from '../../support/until.js';
@@ -142,6 +143,18 @@ describe('Google Compute Engine', () => {
     expect(heard.problems).toEqual([]);
   });
 
+  test('what stands at the first look may happen at any moment', async () => {
+    const gce = await started(startGce);
+    gce.set('preempted', 'TRUE');
+    gce.set('maintenance-event', 'TERMINATE_ON_HOST_MAINTENANCE');
+    const settings = { env: { GCE_METADATA_HOST: gce.url }, now: () => NOW_MS, holdMs: 1_000, retryMs: 500 };
+    for (const source of [gcePreemptedSource(settings), gceMaintenanceSource(settings)]) {
+      const heard = listen(source);
+      await until('the notice', () => heard.last() !== undefined);
+      expect(heard.last()).toMatchObject({ what: 'stop', deadline: { atMs: NOW_MS } });
+    }
+  });
+
   test('maintenance that ends the machine is a notice, one that moves it is none', async () => {
     const gce = await started(startGce);
     const heard = listen(gceMaintenanceSource({ env: { GCE_METADATA_HOST: gce.url }, holdMs: 1_000, retryMs: 500 }));
@@ -180,9 +193,31 @@ describe('Azure', () => {
     expect(heard.problems).toEqual([]);
   });
 
-  test('an event that has begun is now; what is no list of events is a problem', () => {
+  test('an event of another machine of the set is none of ours, unless the name cannot be had', async () => {
+    const azure = await started(startAzure);
+    const event = { EventId: 'p', EventType: 'Preempt', NotBefore: 'Wed, 25 Nov 2026 12:00:30 GMT' };
+    azure.events = [{ ...event, Resources: ['vm_2', 'vm_11'] }];
+    const source = (): NoticeSource =>
+      azureSource({ env: { FF_AZURE_METADATA_HOST: azure.url }, pollMs: 20, now: () => NOW_MS });
+    const heard = listen(source());
+    await until('two looks', () => heard.notices.length > 1);
+    expect(heard.notices.every((one) => one === undefined)).toBe(true);
+    azure.events = [{ ...event, Resources: ['vm_2', 'VM_1'] }];
+    await until('the notice', () => heard.last() !== undefined);
+    expect(azure.asked.filter((one) => one.includes('/compute/name'))).toHaveLength(1);
+    azure.events = [{ ...event, Resources: ['vm_2'] }];
+    await until('its withdrawal', () => heard.last() === undefined);
+    azure.name = undefined;
+    const nameless = listen(source());
+    await until('the notice', () => nameless.last() !== undefined);
+    expect([heard.problems, nameless.problems]).toEqual([[], []]);
+    expect(readEvents(JSON.stringify({ Events: [{ ...event, Resources: [] }] }), NOW_MS, 'vm_1')?.what).toBe('stop');
+  });
+
+  test('an event that has begun is now, in the same words at each look; what is no list of events is a problem', () => {
     const body = JSON.stringify({ Events: [null, 7, { EventType: 'Reboot', NotBefore: '' }] });
     expect(readEvents(body, NOW_MS)).toMatchObject({ deadline: { atMs: NOW_MS } });
+    expect(readEvents(body, NOW_MS + 1_000)?.detail).toBe(readEvents(body, NOW_MS)?.detail);
     expect(() => readEvents('{}', NOW_MS)).toThrow('list of events');
   });
 });
@@ -193,12 +228,23 @@ describe('Slurm', () => {
 
   test('EndTime is the deadline, in local time, and PreemptTime says why', () => {
     const atMs = new Date(2026, 10, 25, 14, 0, 0).getTime();
+    const read = (fields: string): Notice | undefined => readJob(line(fields), '7');
     const running = 'StartTime=2026-11-25T13:00:00 EndTime=2026-11-25T14:00:00';
-    expect(readJob(line(running))).toMatchObject({ what: 'stop', deadline: { atMs, kind: 'limit' } });
-    expect(readJob(line(running))?.detail).toMatch(/^Slurm ends/);
-    expect(readJob(line(`${running} PreemptTime=2026-11-25T13:59:00`))?.detail).toMatch(/^Slurm preempts/);
-    expect(readJob(line('EndTime=Unknown'))).toBeUndefined();
-    expect(readJob(line('EndTime=Unknown PreemptTime=2026-11-25T13:59:00'))?.what).toBe('stop-now');
+    expect(read(running)).toMatchObject({ what: 'stop', deadline: { atMs, kind: 'limit' } });
+    expect(read(running)?.detail).toMatch(/^Slurm ends/);
+    expect(read(`${running} PreemptTime=2026-11-25T13:59:00`)?.detail).toMatch(/^Slurm preempts/);
+    expect(read('EndTime=Unknown')).toBeUndefined();
+    expect(read('EndTime=Unknown PreemptTime=2026-11-25T13:59:00')?.what).toBe('stop-now');
+  });
+
+  test('of an array only the record of this task counts; a time in another format is a problem', () => {
+    const sibling = line('EndTime=2026-11-25T14:00:00').replace('JobId=7', 'JobId=71');
+    const all = `${sibling}${line('EndTime=Unknown')}${sibling.replace('JobId=71', 'JobId=8')}`;
+    expect(readJob(all, '7')).toBeUndefined();
+    expect(readJob(all, '71')?.what).toBe('stop');
+    expect(() => readJob(sibling, '7')).toThrow('no record of this job');
+    expect(() => readJob(line('EndTime=25/11-14:00'), '7')).toThrow('EndTime=25/11-14:00 is no time');
+    expect(() => readJob(line(''), '7')).toThrow('is no time');
   });
 
   test('scontrol is asked again and again; when it fails, that is said once', async () => {
@@ -212,7 +258,9 @@ describe('Slurm', () => {
     script('echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1');
     const heard = listen(slurmSource({ jobId: '7', pollMs: 20, scontrol }));
     await until('the problem', () => heard.problems.length > 0);
-    script(`[ "$*" = "show job -o 7" ] || exit 3; echo '${line('EndTime=2026-11-25T14:00:00').trim()}'`);
+    script(
+      `[ "$* $SLURM_TIME_FORMAT" = "show job -o 7 standard" ] || exit 3; echo '${line('EndTime=2026-11-25T14:00:00').trim()}'`,
+    );
     await until('the notice', () => heard.last()?.what === 'stop');
     expect(heard.problems[0]).toMatch(/Unable to contact slurm controller/);
   });
@@ -253,7 +301,7 @@ describe('this machine', () => {
     const fresh = listen(fileSource(other, options));
     writeFileSync(other, '');
     await until('the other', () => fresh.last()?.what === 'stop-now');
-    expect(old.notices).toEqual([]);
+    expect(old.notices).toEqual([undefined]);
     writeFileSync(path, '2026-11-25T13:00:00Z');
     await until('its change', () => old.last()?.what === 'stop');
     expect(old.last()).toMatchObject({ deadline: { atMs: NOW_MS + 3_600_000 } });
@@ -264,12 +312,54 @@ describe('this machine', () => {
     const heard = listen(commandSource(`test -e ${path} && echo 5m`, options));
     const broken = listen(commandSource('/no/such/program', options));
     await until('the problem', () => broken.problems.length > 0);
+    await until('the first answer', () => heard.notices.length > 0);
     expect(broken.problems).toEqual([expect.stringContaining('127')]);
-    expect([heard.notices, heard.problems]).toEqual([[], []]);
+    expect([heard.notices, heard.problems]).toEqual([[undefined], []]);
     writeFileSync(path, '');
     await until('the notice', () => heard.last()?.what === 'stop');
     expect(heard.last()).toMatchObject({ deadline: { atMs: NOW_MS + 300_000 } });
     await heard.ended;
+  });
+
+  test('a command that is true from the start counts when it has been false', async () => {
+    const directory = makeDirectory();
+    const [path, count] = [join(directory, 'go'), join(directory, 'count')];
+    writeFileSync(path, '');
+    writeFileSync(count, '');
+    const heard = listen(commandSource(`echo >> ${count}; test -e ${path}`, options));
+    const looks = (): number => readFileSync(count, 'utf8').length;
+    await until('three looks', () => looks() > 2);
+    expect(heard.notices).toEqual([undefined]);
+    rmSync(path);
+    const before = looks();
+    await until('two more', () => looks() > before + 1);
+    writeFileSync(path, '');
+    await until('the notice', () => heard.last()?.what === 'stop-now');
+  });
+
+  test('a command ends with its shell, or at the timeout, though something holds its output', async () => {
+    const { signal } = new AbortController();
+    const left = await runCommand(['/bin/sh', '-c', 'sleep 30 & echo $!'], { timeoutMs: 60_000, signal });
+    expect(left).toMatchObject({ code: 0, stdout: expect.stringMatching(/^\d+\n$/) as unknown });
+    process.kill(Number(left.stdout), 'SIGKILL');
+    const away = 'setsid sleep 30 & echo $!; sleep 30';
+    const late = await runCommand(['/bin/sh', '-c', away], { timeoutMs: 500, signal });
+    process.kill(Number(late.stdout), 'SIGKILL');
+    expect(late.code).toBeNull();
+  });
+
+  test('a file that cannot be looked at is a problem, not an error', async () => {
+    const path = join(makeDirectory(), 'loop');
+    symlinkSync(path, path);
+    const heard = listen(fileSource(path, options));
+    await until('the problem', () => heard.problems.length > 0);
+    expect(heard.problems).toEqual([expect.stringMatching(/cannot be read.*ELOOP/)]);
+  });
+
+  test('what does not answer is asked less often, a slow source at its usual pace', () => {
+    expect([0, 1, 3, 9].map((failures) => pauseMs(1_000, failures))).toEqual([1_000, 2_000, 8_000, 10_000]);
+    expect([0, 1, 9].map((failures) => pauseMs(10_000, failures))).toEqual([10_000, 20_000, 30_000]);
+    expect([0, 9, 5000].map((failures) => pauseMs(40_000, failures))).toEqual([40_000, 40_000, 40_000]);
   });
 
   test('what is neither a duration nor a time means now', () => {
