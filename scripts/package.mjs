@@ -36,9 +36,15 @@ writeFileSync(join(licences, 'README'), `${notices.join('\n')}\n`);
 tryIt();
 
 function addOurCode() {
-  for (const path of ['bin', 'lib', 'runtime', 'docs', 'package.json', 'README.md', 'CHANGELOG.md', 'LICENSE']) {
-    cpSync(path, join(target, path), { recursive: true, filter: (from) => basename(from) !== '.built' });
+  const linked = ['docs', 'docker', 'examples', 'batch-adapters'];
+  for (const path of ['bin', 'lib', 'runtime', ...linked, 'package.json', 'README.md', 'CHANGELOG.md', 'LICENSE']) {
+    cpSync(path, join(target, path), { recursive: true, filter: (from) => !isLeftOut(from) });
   }
+}
+
+/** A mark of the build, and the package that was extracted where its Docker image is built. */
+function isLeftOut(path) {
+  return basename(path) === '.built' || path === join('docker', 'fastfreeze');
 }
 
 /** Copies the runtime as it is; resolves to the names of its libraries. */

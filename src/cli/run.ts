@@ -115,8 +115,8 @@ Files of the application that travel in the image (checkpoints take them along t
       --preserve-setuid      let restored files have the setuid bits and capabilities that
                              the image says
       --carry-mapped         programs, libraries and data that it only reads: where a machine
-                             has others, or none, the restored application alone sees those
-                             of the image
+                             has others, or none, the restored job alone (with CRIU and
+                             its scripts) sees those of the image
 
 One run at a time (README, "Two machines, one job"):
       --lease-wait D         how long to wait for another run of the job to end or

@@ -14,7 +14,7 @@ import {
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
-import { realPath, wrongRoot } from '../files/roots.js';
+import { isBelow, realPath, wrongRoot } from '../files/roots.js';
 import {
   allowsExecution,
   bindMount,
@@ -50,6 +50,8 @@ export interface BindOptions {
   readonly kept: readonly string[];
   /** Whether we are root with its rights, and may write everywhere. */
   readonly privileged: boolean;
+  /** Whether root's application, too, may come to directories in which it can make nothing. */
+  readonly allowInexact: boolean;
 }
 
 /**
@@ -61,17 +63,12 @@ export interface BindOptions {
 export function bindFiles(files: readonly FileBind[], options: BindOptions): string[] {
   const places = files.map((file) => ({ ...file, ...findPlace(file.path) }));
   refuseTwins(places, options.kept);
-  const standIns = new Map<string, Place[]>();
-  for (const place of places) {
-    if (place.isThere) continue;
-    const those = standIns.get(place.directory) ?? [];
-    if (those.length === 0) refuseStandIn(place, options.privileged);
-    standIns.set(place.directory, [...those, place]);
-  }
+  const standIns = groupByDirectory(places);
+  for (const [first] of standIns.values()) refuseStandIn(first, options);
   // The upper ones first: they show what is below them as it is then.
   const directories = [...standIns.keys()].sort();
   for (const [i, directory] of directories.entries()) {
-    standIn(directory, standIns.get(directory) ?? [], join(options.workDirectory, `stand-in-${i}`));
+    standIn(directory, standIns.get(directory) as Some<Place>, join(options.workDirectory, `stand-in-${i}`));
   }
   for (const { source, target, path } of places) {
     try {
@@ -83,6 +80,33 @@ export function bindFiles(files: readonly FileBind[], options: BindOptions): str
     if (!isSameFile(path, source)) throw cannotBind(path, 'somebody is changing its directory');
   }
   return directories;
+}
+
+/**
+ * Throw what `bindFiles` would throw before it mounts anything, and mount nothing. `coming` are files and directories that
+ * will be made before it is called: what is missing above them is not missed yet.
+ */
+export function refuseBinds(files: readonly FileBind[], options: BindOptions, coming: readonly string[]): void {
+  const places = files.map(({ path }) => findPlace(path));
+  refuseTwins(places, options.kept);
+  const isComing = ({ directory, rest }: Place): boolean => {
+    const missing = join(directory, rest[0]);
+    return coming.some((path) => path === missing || isBelow(path, missing));
+  };
+  for (const [first] of groupByDirectory(places.filter((place) => !isComing(place))).values()) {
+    refuseStandIn(first, options);
+  }
+}
+
+type Some<T> = readonly [T, ...T[]];
+
+/** Of the places at which there is nothing, by the directory that lacks it. */
+function groupByDirectory(places: readonly Place[]): Map<string, Some<Place>> {
+  const groups = new Map<string, Some<Place>>();
+  for (const place of places) {
+    if (!place.isThere) groups.set(place.directory, [...(groups.get(place.directory) ?? []), place]);
+  }
+  return groups;
 }
 
 /** Where a path leads on this machine. */
@@ -139,19 +163,23 @@ function refuseTwins(places: readonly Place[], kept: readonly string[]): void {
 const MAX_ENTRIES = 5000;
 
 /** An application that is used to making files there must not find out in the middle of its work that it cannot. */
-function refuseStandIn({ path, directory, rest }: Place, privileged: boolean): void {
+function refuseStandIn({ path, directory, rest }: Place, { privileged, allowInexact }: BindOptions): void {
   const what = rest.length === 1 ? `it is not there` : `there is no ${join(directory, rest[0])}`;
-  const refuse = (why: string): FastFreezeError =>
+  const refuse = (why: string, otherwise = ''): FastFreezeError =>
     new FastFreezeError({
       code: 'conflict',
       op: 'show the application the file in its image',
       subject: path,
       reason: `${what}, and ${why}`,
-      hint: `make a place for it: mkdir -p '${dirname(path)}' && touch '${path}'`,
+      hint: `make a place for it: mkdir -p '${dirname(path)}' && touch '${path}'${otherwise}`,
     });
   if (directory === '/') throw refuse('nothing can be put into / without changing it');
   if (isWritable(directory, privileged))
     throw refuse(`nothing can stand in for ${directory}, into which the application may write`);
+  if (privileged && !allowInexact) {
+    const why = `root may write to ${directory}, and could not to what would stand in for it`;
+    throw refuse(why, '; where the application makes nothing right in there, --allow-inexact goes on without');
+  }
   let count: number;
   try {
     count = readdirSync(directory).length;
@@ -161,7 +189,7 @@ function refuseStandIn({ path, directory, rest }: Place, privileged: boolean): v
   if (count > MAX_ENTRIES) throw refuse(`${directory} has more than ${MAX_ENTRIES} entries`);
 }
 
-/** Root may write everywhere: it is taken to do so where others may as well, and where another user is at home. */
+/** Root may write everywhere: it surely does so where others may as well, and where another user is at home. */
 function isWritable(directory: string, privileged: boolean): boolean {
   const { uid, mode } = statSync(directory);
   if (privileged) return uid !== 0 || (mode & 0o022) !== 0;
@@ -173,8 +201,8 @@ function isWritable(directory: string, privileged: boolean): boolean {
   }
 }
 
-function standIn(directory: string, places: readonly Place[], work: string): void {
-  const [{ path }] = places as [Place];
+function standIn(directory: string, places: Some<Place>, work: string): void {
+  const [{ path }] = places;
   try {
     mkdirSync(work);
     mountTmpfs(work, statSync(directory).mode & 0o7777);
@@ -191,11 +219,13 @@ function standIn(directory: string, places: readonly Place[], work: string): voi
     protectMount(directory);
     detachCopy(work);
   } catch (error) {
+    // It shows directories of the machine, and whoever removes our temporary files would go through it.
+    detachCopy(work);
     throw cannotBind(path, asFastFreezeError(error, 'mount').reason, error);
   }
 }
 
-/** Where it was made within the very directory, it shows itself once more. */
+/** With all below it. Once it was moved nothing is left, unless it was made within the very directory, and shows itself once more. */
 function detachCopy(work: string): void {
   try {
     detachMount(work);

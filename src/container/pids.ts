@@ -14,12 +14,26 @@ const HEADROOM = 64;
 
 /** Make `pid` + 1 the next PID of this PID namespace. Throws `host` where that is not permitted. */
 export function setLastPid(pid: number): void {
+  setOrUseUp(pid, () => useUpPids((last) => pid - last));
+}
+
+/**
+ * Let none of the PIDs that are given out next be one of an image's: `taken`, as for `lastPidBeforeRestore`. Throws `host`
+ * where that is not permitted.
+ */
+export function makeRoomForPids(taken: readonly number[]): void {
+  const pidMax = readPidMax();
+  setOrUseUp(lastPidBeforeRestore(taken, pidMax), () => useUpPids((last) => pidsToUseUp(taken, last, pidMax)));
+}
+
+/** `useUp` is for where the counter cannot be set; it returns whether that served as well. */
+function setOrUseUp(pid: number, useUp: () => boolean): void {
   const path = '/proc/sys/kernel/ns_last_pid';
   try {
     writeFileSync(path, String(pid));
   } catch (error) {
     // Container engines make /proc/sys read-only. Without a container of our own that is the one we have.
-    if (hasErrno(error, 'EROFS') && useUpPids(pid)) return;
+    if (hasErrno(error, 'EROFS') && useUp()) return;
     throw new FastFreezeError({
       code: 'host',
       op: 'choose PIDs through',
@@ -37,15 +51,39 @@ export function setLastPid(pid: number): void {
 const MOST_TO_USE_UP = 100_000;
 
 /**
- * Use numbers up until that one was given out; false where the counter is past it, or too far away. What others start
- * meanwhile may take a few more: who needs the very next one has to look what it got.
+ * Use as many numbers up as `count` says for the one that was given out last; false where it says less than none, or too
+ * many. What others start meanwhile may take a few more: who needs the very next one has to look what it got.
  */
-function useUpPids(pid: number): boolean {
-  const distance = pid - readLastPid();
-  if (distance < 0 || distance > MOST_TO_USE_UP) return false;
-  // Threads get their numbers from the same counter, and are the cheapest that do.
-  for (let left = distance; left > 0; left = pid - readLastPid()) useThreads(left);
+function useUpPids(count: (last: number) => number): boolean {
+  let left = count(readLastPid());
+  if (left < 0) return false;
+  for (let used = 0; left > 0; left = count(readLastPid())) {
+    used += left;
+    if (used > MOST_TO_USE_UP) return false;
+    // Threads get their numbers from the same counter, and are the cheapest that do.
+    useThreads(left);
+  }
   return true;
+}
+
+/**
+ * How many numbers to use up before a restore, where `last` was given out last: to the place of `lastPidBeforeRestore`,
+ * or, where the counter is past it or far from it, to the next that has room. The image's own PIDs need no counter.
+ */
+export function pidsToUseUp(taken: readonly number[], last: number, pidMax: number): number {
+  const distance = lastPidBeforeRestore(taken, pidMax) - last;
+  if (distance >= 0 && distance <= MOST_TO_USE_UP) return distance;
+  const used = new Set(taken);
+  // Below the application's are our own, here and on the machine where it continues next.
+  let before = Math.max(0, APP_PID - 1 - last);
+  let pid = last + before;
+  // There is room somewhere, or the place above would not have been found: at most once around.
+  for (let free = 0, steps = before; free < HEADROOM; steps += 1) {
+    pid = pid + 1 < pidMax ? pid + 1 : RESERVED_PIDS;
+    free = used.has(pid) ? 0 : free + 1;
+    if (free === 0) before = steps + 1;
+  }
+  return before;
 }
 
 /** The PID that was given out last in the PID namespace of /proc. */

@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { isAbsolute, join } from 'node:path';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
-import { bindMount } from '../linux/mount.js';
+import { bindMount, detachBelow } from '../linux/mount.js';
 
 /** TMPDIR of every application in a container of ours: the same path on every machine, and its files in every image. */
 export const APP_TMP = '/var/tmp/fastfreeze/tmp';
@@ -81,6 +81,12 @@ function make(path: string): string {
 
 /** Never throws: what cannot be removed stays, and the job has ended as it has. Returns why it stays. */
 export function removeTemporaryDirectory(path: string): FastFreezeError | undefined {
+  try {
+    // What is mounted there is not ours to empty.
+    detachBelow(path);
+  } catch (error) {
+    return asFastFreezeError(error, 'remove temporary files, since this is mounted below them:', path);
+  }
   try {
     rmSync(path, { recursive: true, force: true });
     return undefined;

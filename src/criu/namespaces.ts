@@ -23,21 +23,31 @@ export function findOwnNamespaces(tree: readonly InspectedProcess[]): FastFreeze
   if (root === undefined) return [];
   const common = KINDS.map((kind) => [kind, namespaceOf(root.pid, kind)] as const);
   return others.flatMap((one) => {
-    const other = common.find(([kind, link]) => {
-      const own = namespaceOf(one.pid, kind);
-      return own !== undefined && link !== undefined && own !== link;
-    });
-    return other === undefined ? [] : [refusal(one, NAMES[other[0]] ?? other[0])];
+    const other = common.find(([kind, link]) => differ(namespaceOf(one.pid, kind), link));
+    return other === undefined ? [] : [refusal(one, other[0])];
   });
 }
 
-/** Throws the first of `findOwnNamespaces`. */
+/**
+ * Throws the first of `findOwnNamespaces`, and also where the root itself has left the namespaces that we started it in. Those
+ * of users, PIDs, clocks and cgroups are not compared with ours.
+ */
 export function refuseOwnNamespaces(tree: readonly InspectedProcess[]): void {
+  const [root] = tree;
+  const left = root && OURS.find((kind) => differ(namespaceOf(root.pid, kind), namespaceOf('self', kind)));
+  if (root !== undefined && left !== undefined) throw refusal(root, left);
   const [first] = findOwnNamespaces(tree);
   if (first !== undefined) throw first;
 }
 
-function namespaceOf(pid: number, kind: string): string | undefined {
+const OURS = ['net', 'mnt', 'uts', 'ipc'] as const;
+
+/** What may not be looked at is not compared. */
+function differ(one: string | undefined, other: string | undefined): boolean {
+  return one !== undefined && other !== undefined && one !== other;
+}
+
+function namespaceOf(pid: number | 'self', kind: string): string | undefined {
   return readProcLink(`/proc/${pid}/ns/${kind}`);
 }
 
@@ -46,7 +56,7 @@ function refusal({ pid, name }: InspectedProcess, kind: string): FastFreezeError
     code: 'unsupported',
     op: 'freeze process',
     subject: `${pid} (${name})`,
-    reason: `it is in a ${kind} namespace of its own, which cannot be brought back`,
+    reason: `it is in a ${NAMES[kind] ?? kind} namespace of its own, which cannot be brought back`,
     hint: "turn off the program's sandbox or container (browsers: --no-sandbox)",
   });
 }

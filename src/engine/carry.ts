@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { bindFiles, makeBindSource } from '../container/file-binds.js';
+import { type BindOptions, bindFiles, makeBindSource, refuseBinds } from '../container/file-binds.js';
 import type { ChangedFile, FileHasher, ReadFile } from '../container/read-files.js';
 import { type Carried, changed as changedMeanwhile, createCarrier } from '../files/carry.js';
 import { wrongRoot } from '../files/roots.js';
@@ -57,7 +57,7 @@ export function startCarrying(writer: ImageWriter, hasher: FileHasher, signal: A
   };
 }
 
-/** A file system that hangs is not waited for. */
+/** The rest of work that was begun is not waited for; a synchronous call that hangs, to open or look at a file, still is. */
 async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
   let onAbort = (): void => undefined;
   const aborted = new Promise<never>((_, reject) => {
@@ -81,6 +81,11 @@ function isSame(file: ReadFile, read: ReadFile): boolean {
 export interface Replacements {
   /** What the image does not have either. */
   readonly left: readonly ChangedFile[];
+  /**
+   * Throw the `conflict` of `bind` as far as it can be known before: `coming` are the files and directories that are made in
+   * between.
+   */
+  check(coming: readonly string[]): void;
   /** Show them to the application. Throws `conflict` where that cannot be. Returns their paths. */
   bind(): string[];
 }
@@ -92,17 +97,22 @@ export async function unpackReplacements(
   { reads, changed }: { readonly reads: readonly ReadFile[]; readonly changed: readonly ChangedFile[] },
   progress: (bytes: number) => void,
 ): Promise<Replacements> {
-  if (changed.length === 0) return { left: [], bind: () => [] };
+  if (changed.length === 0) return { left: [], check: () => undefined, bind: () => [] };
   const source = makeBindSource(config.temporaryDirectory ?? config.jobDirectory);
   const wanted = changed.map(({ file }) => file).filter((file) => !file.sampled);
   const found = await unpackCarried(image, wanted, source.path, progress);
+  const files = [...found].map(([path, unpacked]) => ({ path, source: unpacked }));
+  const options: BindOptions = {
+    workDirectory: source.path,
+    kept: reads.map(({ path }) => path).filter((path) => !changed.some(({ file }) => file.path === path)),
+    privileged: config.criu.privileged,
+    allowInexact: config.allowInexact,
+  };
   return {
     left: changed.filter(({ file }) => !found.has(file.path)),
+    check: (coming) => refuseBinds(files, options, coming),
     bind: () => {
-      const files = [...found].map(([path, unpacked]) => ({ path, source: unpacked }));
-      const kept = reads.map(({ path }) => path).filter((path) => !changed.some(({ file }) => file.path === path));
-      const { privileged } = config.criu;
-      for (const directory of bindFiles(files, { workDirectory: source.path, kept, privileged })) {
+      for (const directory of bindFiles(files, options)) {
         log.warn(
           `${directory} lacks what the application reads in it and shows what is in the image: nothing can be made or removed ` +
             'right in it while the job runs here',

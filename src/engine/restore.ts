@@ -7,7 +7,7 @@ import { restoreAffinity } from '../container/affinity.js';
 import { refuseChangedAppending } from '../container/appending.js';
 import type { App } from '../container/app.js';
 import type { Children } from '../container/children.js';
-import { lastPidBeforeRestore, readPidMax, setLastPid } from '../container/pids.js';
+import { makeRoomForPids } from '../container/pids.js';
 import { type AppStdio, type StdioOptions, restoredStdio } from '../container/stdio/app-stdio.js';
 import { type StreamRecord, pendingName } from '../container/stdio/record.js';
 import { type ChangedFile, findChangedReadFiles, refuseChangedReadFiles } from '../container/read-files.js';
@@ -15,6 +15,7 @@ import { withOtherPorts } from '../criu/images/listeners.js';
 import { withOutsideClosed } from '../criu/images/outside-sockets.js';
 import { APP_TMP } from '../container/temporary.js';
 import { findCause } from '../criu/log-causes.js';
+import { refuseBrokenTools } from '../criu/tools.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
 import { readManifest } from '../image/generations.js';
@@ -106,12 +107,17 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
       (bytes) => (carriedBytes = bytes),
     );
     if (canReplace) refuseChanged(job, replacements.left, record);
+    // What can be refused is refused before a file of this machine changes.
+    replacements.check(record.files?.roots ?? []);
+    makeRoomForPids(record.taken);
     if (record.files !== undefined) await bringBackFiles(job, image, record.files, (bytes) => (fileBytes = bytes));
     refuseChangedAppending(record.appending);
     // After files were brought back, which may have made directories that these are in.
     const replacedFiles = replacements.bind();
+    if (replacedFiles.length > 0) refuseBrokenTools(config.criu.command, replacedFiles);
     const stdio = restoredStdio(job.stdioOptions, record.streams, pending);
-    setLastPid(lastPidBeforeRestore(record.taken, readPidMax()));
+    // Once more: others have started since.
+    makeRoomForPids(record.taken);
     unmapIdleCode();
     const served = await withOtherSockets(job, image, record);
     serving = startServing({ directory, poller: job.poller, image: served });
@@ -189,7 +195,8 @@ async function verifiedBeforeItRuns(criu: RestoreProcess, image: ImageReader): P
 async function withOtherSockets(job: RestoreJob, image: ImageReader, record: AppRecord): Promise<ImageReader> {
   const count = record.outsideSockets ?? 0;
   if (count > 0) job.log.debug(`${count} UNIX sockets led out of the job: they are closed, or connected again`);
-  const closed = count === 0 ? image : await withOutsideClosed(image, reachesDatagramSocket);
+  // Also without any: one may have been connected after they were counted, just before the freeze.
+  const closed = await withOutsideClosed(image, reachesDatagramSocket);
   return await withOtherPorts(closed, new Map(job.config.listenPorts));
 }
 

@@ -61,13 +61,34 @@ export function detachMount(target: string): void {
   check(sysUmount(target, MNT_DETACH), 'umount', target);
 }
 
+/** Take every mount below a directory out of the tree. */
+export function detachBelow(directory: string): void {
+  for (;;) {
+    const below = readMounts().filter(({ path }) => path.startsWith(`${directory}/`));
+    // The outermost first: the others go with it, and some go in no other way.
+    const [first] = below.sort((a, b) => a.path.length - b.path.length);
+    if (first === undefined) return;
+    detachMount(first.path);
+  }
+}
+
+/** The mounts of our mount namespace that we can see. */
+function readMounts(): { readonly id: string; readonly path: string; readonly options: string }[] {
+  const lines = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
+  return lines.map((line) => {
+    const [id = '', , , , path = '', options = ''] = line.split(' ');
+    // Spaces and the like are written as three octal digits.
+    const unescaped = path.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(parseInt(digits, 8)));
+    return { id, path: unescaped, options };
+  });
+}
+
 /** Whether programs and libraries can be mapped from where `path` is. */
 export function allowsExecution(path: string): boolean {
   const fd = openSync(path, O_PATH);
   try {
     const id = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1];
-    const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-    const options = mounts.map((line) => line.split(' ')).find(([one]) => one === id)?.[5] ?? '';
+    const options = readMounts().find((mount) => mount.id === id)?.options ?? '';
     return !options.split(',').includes('noexec');
   } finally {
     closeSync(fd);

@@ -46,17 +46,20 @@ describe('as a normal user', () => {
   }
 });
 
+const COUNT = 'n=0; until [ -e "$0" ]; do echo $n; n=$((n+1)); sleep 0.1; done; echo done';
+const within = (option: string): string[] => ['sh', '-c', `unshare ${option} sleep 60 & trap 'kill $!' EXIT; ${COUNT}`];
+
 test.each([
-  ['network', '--net'],
-  ['mount', '--mount'],
-  ['user', '--user'],
+  ['a process in a network', 'network', within('--net')],
+  ['a process in a mount', 'mount', within('--mount')],
+  ['a process in a user', 'user', within('--user')],
+  ['the whole job in a mount', 'mount', ['unshare', '--mount', 'sh', '-c', COUNT]],
 ])(
-  'a process in a %s namespace of its own: refused before an image is made that cannot be restored',
-  async (kind, option) => {
+  '%s namespace of its own: refused before an image is made that cannot be restored',
+  async (_, kind, command) => {
     await withBed('root', async (bed) => {
-      const script = `unshare ${option} sleep 60 & trap 'kill $!' EXIT; n=0; until [ -e "$0" ]; do echo $n; n=$((n+1)); sleep 0.1; done; echo done`;
       const place = await bed.place();
-      const job = bed.run(place, ['--image-url', `file:${bed.path('image')}`], ['sh', '-c', script, bed.path('stop')]);
+      const job = bed.run(place, ['--image-url', `file:${bed.path('image')}`], [...command, bed.path('stop')]);
       await job.progresses(5);
       const what = new RegExp(`process \\d+ \\(.*\\): it is in a ${kind} namespace of its own`);
       await expectRefusal(bed, job, await job.checkpoint(['--allow-inexact']), what);

@@ -7,6 +7,7 @@ import {
   formatRanges,
   lastPidBeforeRestore,
   parseRanges,
+  pidsToUseUp,
   readPidMax,
 } from '../../../src/container/pids.js';
 import { askScript, moduleUrl, ownPids } from '../linux/support.js';
@@ -86,6 +87,22 @@ describe('lastPidBeforeRestore', () => {
   });
 });
 
+describe('where the counter cannot be set, before a restore', () => {
+  test.each([
+    ['up to the highest PID of the image', [1000, 1005], 31, 1005 - 31],
+    ['none where the counter is at it, or past it', [1000, 1005], 1005, 0],
+    ['none where the counter is past it', [1000, 1005], 7000, 0],
+    ['up to the first gap where the highest PID is far', [1000, 1005, 300_000], 31, 1005 - 31],
+    ['up to the application’s where even what follows is free', [300_000], 31, APP_PID - 1 - 31],
+    ['past a run of the image', [...Array(500).keys()].map((i) => 2000 + i).concat(300_000), 1990, 2499 - 1990],
+    ['past gaps that are too narrow', [1000, 1064, 1128, 300_000], 1000, 128],
+    ['around the wrap, past the image’s', [1000, 4_194_300], 4_194_290, 10],
+    ['around the wrap, where it has some behind it', [310, 1000, 4_194_300], 4_194_299, 4 + 11],
+  ])('%s', (_, taken, last, expected) => {
+    expect(pidsToUseUp(taken, last, 4_194_304)).toBe(expected);
+  });
+});
+
 describe('ranges', () => {
   test('come back as they were, sorted and each once', () => {
     fc.assert(
@@ -148,6 +165,22 @@ describe('PIDs of a namespace', () => {
       try { setLastPid(500); } catch (error) { console.log(JSON.stringify([Number(next), error.code])); }`;
     const readOnly = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"';
     expect(await askScript(script, [...ownPids(), 'sh', '-c', readOnly, 'sh'])).toEqual([1000, 'host']);
+  });
+
+  test('need not be used up there for an image that the counter has passed, nor all for one with a far PID', async () => {
+    const script = `
+      import { readFileSync } from 'node:fs';
+      import { execFileSync } from 'node:child_process';
+      import { makeRoomForPids } from '${moduleUrl('container/pids.js')}';
+      const next = () => Number(execFileSync('/bin/sh', ['-c', 'echo $$'], { encoding: 'utf8' }));
+      makeRoomForPids([1000, 1001, 4000]);
+      const near = next();
+      makeRoomForPids([1000, 1001]);
+      const past = next();
+      makeRoomForPids([1000, 4002, 4003, 4010, Number(readFileSync('/proc/sys/kernel/pid_max', 'utf8')) - 1]);
+      console.log(JSON.stringify([near, past, next()]));`;
+    const readOnly = 'mount --bind /proc/sys /proc/sys && mount -o remount,bind,ro /proc/sys && exec "$@"';
+    expect(await askScript(script, [...ownPids(), 'sh', '-c', readOnly, 'sh'])).toEqual([4001, 4002, 4011]);
   });
 
   test('that may not be set are reported with the way out', async () => {
