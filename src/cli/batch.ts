@@ -139,7 +139,9 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
       ...(failure === undefined ? {} : { hint: failure.remedy }),
     });
   }
-  const options = { ...toRunOptions(parsed, { url: imageUrl, given: true }), returnFinished: true };
+  // The interval goes to whoever knows the deadlines: a checkpoint by timer must not be under way at the last moment.
+  const { checkpointEveryMs, ...given } = toRunOptions(parsed, { url: imageUrl, given: true });
+  const options = { ...given, returnFinished: true };
   const { verbosity, logFormat: format } = options;
   const log = createLogger({ command: 'batch', verbosity, format, startedAtMs });
   const attempt = found.system.attempt === undefined ? '' : `, attempt ${found.system.attempt}`;
@@ -151,7 +153,8 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
     sources: found.sources,
     stopSignals: found.signals,
     signalWindowMs: found.signalWindowMs,
-    timer: isAuto(parsed) ? 'always' : options.checkpointEveryMs === undefined ? 'when-needed' : 'never',
+    timer: isAuto(parsed) ? 'always' : checkpointEveryMs === undefined ? 'when-needed' : 'never',
+    ...(checkpointEveryMs === undefined ? {} : { everyMs: checkpointEveryMs }),
     meanTimeToPreemptionMs: durationOption(parsed, 'mean-time-to-preemption') ?? ASSUMED_MTTP_MS,
     log,
   });

@@ -16,8 +16,10 @@ export interface Situation {
   readonly lastSaveMs: number;
   /** No save before then, since the last one failed. */
   readonly savesFromMs: number;
-  /** Undefined: no checkpoints by timer. */
+  /** Undefined: no checkpoints by timer, but for `everyMs`. */
   readonly mttpMs: number | undefined;
+  /** The interval between two of them, where somebody has chosen one. */
+  readonly everyMs?: number;
 }
 
 export type Decision =
@@ -47,7 +49,8 @@ export function decide(situation: Situation): Decision {
   for (const notice of standing) stopBy(heldMoment(notice, situation), notice);
   if (stopMs <= nowMs) return { act: 'stop', reason };
   const hint = [...notices, ...standing].find((notice) => notice.what === 'hint');
-  const timerMs = mttpMs === undefined ? Infinity : situation.lastSaveMs + checkpointIntervalMs(expected, mttpMs);
+  const plannedMs = mttpMs === undefined ? Infinity : checkpointIntervalMs(expected, mttpMs);
+  const timerMs = situation.lastSaveMs + (situation.everyMs ?? plannedMs);
   const saveMs = Math.max(hint === undefined ? timerMs : -Infinity, situation.savesFromMs);
   // A save that would still be under way when the job must be stopped only delays that.
   const hasRoom = nowMs + expected.durableMs <= stopMs;

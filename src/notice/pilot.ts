@@ -14,6 +14,8 @@ export interface PilotOptions {
   readonly signalWindowMs?: number;
   /** Checkpoints by timer: always, where a notice comes too late for the application's size, or not. */
   readonly timer: 'always' | 'when-needed' | 'never';
+  /** Checkpoints by timer at this interval, whatever `timer` says. */
+  readonly everyMs?: number;
   readonly meanTimeToPreemptionMs?: number;
   readonly log: Logger;
 }
@@ -148,7 +150,10 @@ class NoticePilot implements Pilot {
       const nowMs = Date.now();
       const [notices, standing] = [this.said(false), this.said(true)];
       const { readyMs, lastSaveMs, savesFromMs } = this;
-      const decision = decide({ nowMs, notices, standing, expected, readyMs, lastSaveMs, savesFromMs, mttpMs });
+      const { everyMs } = this.options;
+      const interval = everyMs === undefined ? {} : { everyMs };
+      const times = { nowMs, readyMs, lastSaveMs, savesFromMs, mttpMs, ...interval };
+      const decision = decide({ notices, standing, expected, ...times });
       if (decision.act !== 'wait') return await this.act(job, decision);
       if (decision.untilMs === undefined) return this.mayNeedTimer() ? MOST_LOOK_MS : undefined;
       const leftMs = decision.untilMs - nowMs;
@@ -206,7 +211,8 @@ class NoticePilot implements Pilot {
   }
 
   private mayNeedTimer(): boolean {
-    return this.options.timer === 'always' || (this.options.timer === 'when-needed' && this.windowMs() !== undefined);
+    const { timer, everyMs } = this.options;
+    return everyMs !== undefined || timer === 'always' || (timer === 'when-needed' && this.windowMs() !== undefined);
   }
 
   /** The shortest time that any source gives. */

@@ -210,6 +210,18 @@ describe('a checkpoint', () => {
     expect(asked).toEqual(['save', 'save']);
   });
 
+  test('at an interval that was chosen is left out where it would be under way at the last moment', async () => {
+    jest.useFakeTimers();
+    const { pilot, job, asked, report } = fly({ everyMs: 10_000 }, { ...FAST, fixedMs: 4_000 });
+    pilot.ready(job);
+    await jest.advanceTimersByTimeAsync(12_000);
+    expect(asked).toEqual(['save']);
+    // Some 8 s are needed: the last moment is 2 s before the next save is due to end.
+    report(soon(18_000));
+    await jest.advanceTimersByTimeAsync(12_000);
+    expect(asked).toEqual(['save', 'stop']);
+  });
+
   test('that fails shortly before a deadline is tried again before it', async () => {
     jest.useFakeTimers();
     const { pilot, job, asked, failures, report } = fly();
