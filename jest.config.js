@@ -5,8 +5,6 @@ const common = { testEnvironment: 'node', transform: {}, injectGlobals: false };
 export default {
   // Two cores: one worker more would only make freezes wait for each other.
   maxWorkers: 2,
-  // A key derivation alone may take seconds where others want the processors.
-  testTimeout: 30_000,
   testSequencer: '<rootDir>/scripts/jest-sequencer.mjs',
   reporters: ['default', '<rootDir>/scripts/jest-reporter.mjs'],
   projects: [

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createHash } from 'node:crypto';
 import { basename, resolve } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { type LogFormat, createLogger } from '../base/log.js';
 import { CPU_MASK, wrongPatterns } from '../container/app-env.js';
 import { type CpuWish, MASK_NAMES, parseCpuBaseline, parseCpuMask } from '../container/cpu-baseline.js';
+import { commandSha256 } from '../engine/command-mark.js';
 import type { Pilot } from '../engine/pilot.js';
 import { type RunHooks, type RunOptions, type RunOutcome, run } from '../engine/run.js';
 import { signalNumber } from '../linux/process.js';
@@ -355,7 +355,7 @@ function defaultUrl(command: readonly string[]): string {
       hint: 'give --image-url',
     });
   }
-  const mark = createHash('sha256').update(command.join('\0')).digest('hex').slice(0, 4);
+  const mark = commandSha256(command).slice(0, 4);
   const name = command.length > 1 ? `${basename(program)}-${mark}` : basename(program);
   return `file:${encodeURI(resolve(home, '.fastfreeze', name))}`;
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { hostname, release } from 'node:os';
 import type { ImageKeys } from '../image/keys.js';
 import { type Manifest, type SealedImage, buildManifest } from '../image/manifest.js';
 import { type ExitStatus, signalName } from '../linux/process.js';
+import { commandSha256 } from './command-mark.js';
 import type { SupervisorConfig } from './config.js';
 
 /** Builds manifests that say who wrote them. */
@@ -33,11 +33,6 @@ export function manifestWriter(config: SupervisorConfig): ManifestWriter {
         },
       }),
   };
-}
-
-/** What a finished job's record knows its command by: whoever can read it must not learn the arguments of an encrypted job. */
-export function commandSha256(command: readonly string[]): string {
-  return createHash('sha256').update(command.join('\0')).digest('hex');
 }
 
 function toolVersion(): string {

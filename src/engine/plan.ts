@@ -14,7 +14,7 @@ import type { LeaseHolder } from '../store/lease/record.js';
 import { isKnownDead } from '../store/lease/self.js';
 import { type Store, openStore } from '../store/store.js';
 import { parseAppRecord } from './app-record.js';
-import { commandSha256 } from './manifest-writer.js';
+import { commandSha256 } from './command-mark.js';
 import { freshMaterial, materialOf, revive, wasEncrypted } from './passphrase.js';
 import { emptySpool } from './spool.js';
 

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeFd } from './fds.js';
 import { check, libc } from './libc.js';
+import { socket } from './unix-socket.js';
 
-const socket = libc.func('int socket(int domain, int type, int protocol)') as (
-  d: number,
-  t: number,
-  p: number,
-) => number;
 const send = libc.func('int64 send(int fd, const void *bytes, uint64 length, int flags)') as (
   fd: number,
   bytes: Uint8Array,

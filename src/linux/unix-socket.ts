@@ -4,7 +4,7 @@ import { basename, dirname } from 'node:path';
 import { closeFd } from './fds.js';
 import { EAGAIN, EINTR, SystemError, addressOf, check, lastErrno, libc } from './libc.js';
 
-const socket = libc.func('int socket(int domain, int type, int protocol)') as (
+export const socket = libc.func('int socket(int domain, int type, int protocol)') as (
   d: number,
   t: number,
   p: number,

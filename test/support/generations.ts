@@ -39,10 +39,10 @@ export function testGenerations(identity: Identity, part: 'first' | 'second'): v
   }
 }
 
-/** What may not be there, or is refused in the end, has a job of its own always. */
+/** What may not be there, is refused in the end, or measures how long a restore takes, has a job of its own always. */
 function groups(cases: readonly FixtureCase[]): Together[] {
   const alone = (one: FixtureCase): boolean =>
-    FULL || one.refusedOnceRestored !== undefined || one.mayBeMissing === true;
+    FULL || one.refusedOnceRestored !== undefined || one.mayBeMissing === true || one.measuresTime === true;
   const shared = cases.filter((one) => !alone(one));
   const count = Math.ceil(shared.length / TOGETHER);
   return [
