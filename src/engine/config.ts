@@ -101,6 +101,8 @@ export interface SupervisorConfig extends JobOptions {
   readonly ignoredSignals: readonly number[];
   readonly startedAtMs: number;
   readonly recordsMetrics: boolean;
+  /** A batch system may tell the job to leave: the launcher is asked whether it has, before the application's end is recorded. */
+  readonly mayBeToldToLeave: boolean;
   /** The process that `run` is, to the outside. */
   readonly launcherPid: number;
   /** The caller's UV_THREADPOOL_SIZE, which we set for ourselves and the application must get back. */
@@ -118,6 +120,8 @@ export type LauncherMessage =
   | { readonly type: 'signal'; readonly signal: number }
   /** A signal came that asks the job to leave; the application may have got it as well. */
   | { readonly type: 'told-to-leave' }
+  /** In answer to `app-ended`. */
+  | { readonly type: 'not-told-to-leave' }
   | { readonly type: 'window-size'; readonly size: string };
 
 /** From the supervisor to the launcher. */
@@ -130,6 +134,8 @@ export type SupervisorMessage =
   | { readonly type: 'spooled'; readonly generation: number; readonly url: string }
   /** To be recorded and counted. */
   | { readonly type: 'event'; readonly event: JobEvent }
+  /** The application has ended by itself: was the job told to leave? */
+  | { readonly type: 'app-ended' }
   | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string }
   | { readonly type: 'failed'; readonly exitCode: number; readonly error: ErrorRecord };
 

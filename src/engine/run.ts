@@ -98,6 +98,8 @@ const FINISHED_BEFORE = 'the job finished in an earlier run';
 const EXIT_USAGE = 2;
 const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
+/** A batch system tells the processes of a job to leave one after the other: the application may end before we are told. */
+const SIGNAL_GRACE_MS = 250;
 /** From the supervisor's last word to the end of its container. */
 const LEAVE_TIMEOUT_MS = 15_000;
 
@@ -307,7 +309,7 @@ async function runSupervised(
   signals: CaughtSignals,
   voice: Voice,
 ): Promise<RunOutcome> {
-  const { log, startedAtMs } = voice;
+  const { log, startedAtMs, hooks } = voice;
   const privileged = isPrivileged();
   const { ownIds } = plan;
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged }));
@@ -355,6 +357,7 @@ async function runSupervised(
     ignoredSignals: ignoredSignals(),
     startedAtMs,
     recordsMetrics: (process.env['FF_METRICS_RECORDER'] ?? '') !== '',
+    mayBeToldToLeave: hooks.pilot !== undefined,
     launcherPid: process.pid,
     ...(process.env['UV_THREADPOOL_SIZE'] === undefined ? {} : { threadPoolSize: process.env['UV_THREADPOOL_SIZE'] }),
   };
@@ -502,6 +505,8 @@ function converse(
         for (const early of waiting.splice(0)) write(early);
       } else if (message.type === 'ready') {
         ready();
+      } else if (message.type === 'app-ended') {
+        setTimeout(() => write({ type: 'not-told-to-leave' }), SIGNAL_GRACE_MS);
       } else if (message.type === 'spooled') {
         if (config !== undefined) emptySpoolOf(config, message.url);
       } else if (message.type === 'event') {

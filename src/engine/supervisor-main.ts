@@ -48,7 +48,10 @@ function receive(line: string): void {
       supervisor?.signal(message.signal);
       return;
     case 'told-to-leave':
-      supervisor?.toldToLeave();
+      supervisor?.toldToLeave(true);
+      return;
+    case 'not-told-to-leave':
+      supervisor?.toldToLeave(false);
       return;
     case 'window-size':
       supervisor?.setWindowSize(Buffer.from(message.size, 'base64'));

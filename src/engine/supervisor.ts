@@ -42,8 +42,8 @@ import { type Restored, restore } from './restore.js';
 /** The supervisor as its entry sees it. */
 export interface Supervisor {
   signal(signal: number): void;
-  /** A signal asks the job to leave: what of the application ends now has not finished its work. */
-  toldToLeave(): void;
+  /** A signal asks the job to leave: what of the application ends now has not finished its work. False: none does. */
+  toldToLeave(told: boolean): void;
   setWindowSize(size: Buffer): void;
   launcherGone(): void;
   /** Let go of the thread that waits for descriptors: the process cannot end before it. */
@@ -62,6 +62,8 @@ const EXIT_FAILED = 170;
 const EXIT_RESTORE_FAILED = 171;
 /** After a signal that asked it to leave, an application that ends has been ended by it. */
 const LEAVING_MS = 300_000;
+/** For a launcher that has hung. */
+const ANSWER_TIMEOUT_MS = 10_000;
 const START_TIMEOUT_MS = 30_000;
 const SIGKILL = 9;
 /** Before the application is ready these end the run: INT, TERM and HUP. */
@@ -95,7 +97,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   });
   return {
     signal: (signal) => job.signal(signal),
-    toldToLeave: () => job.toldToLeave(),
+    toldToLeave: (told) => job.toldToLeave(told),
     setWindowSize: (size) => job.stdio?.setWindowSize(size),
     launcherGone: () => job.launcherGone(send),
     close: () => poller.close(),
@@ -127,6 +129,7 @@ class Job {
   /** Of the job's checkpoints, those of earlier runs included. */
   private pace: Pace | undefined;
   private toldToLeaveAtMs: number | undefined;
+  private heardOfLeaving: () => void = () => undefined;
   private hasAdvised = false;
   private hasTemporary = false;
   private temporaryProblem: FastFreezeError | undefined;
@@ -189,8 +192,9 @@ class Job {
     }
   }
 
-  toldToLeave(): void {
-    this.toldToLeaveAtMs = performance.now();
+  toldToLeave(told: boolean): void {
+    if (told) this.toldToLeaveAtMs = performance.now();
+    this.heardOfLeaving();
   }
 
   /** Pass a signal to the application, or take it as the wish for a checkpoint. */
@@ -575,7 +579,7 @@ class Job {
       status.signal === null
         ? `Application exited with exit_code=${exitCode}`
         : `Application caught fatal signal ${signalName(status.signal)}`;
-    if (this.wasInterrupted()) {
+    if (await this.wasInterrupted()) {
       await this.lease.release();
       log.info(`${reason}, since it was told to leave before it could be frozen: that is not recorded as its end`);
       this.options.leave(exitCode, { type: 'ended', exitCode, reason: INTERRUPTED });
@@ -594,7 +598,19 @@ class Job {
   }
 
   /** A batch system tells every process of a job to leave: some of them exit in order, with a code of their own. */
-  private wasInterrupted(): boolean {
+  private async wasInterrupted(): Promise<boolean> {
+    if (this.config.mayBeToldToLeave && !this.isLeaving()) {
+      // The application may have died of a signal that the launcher has not told us of yet.
+      await new Promise<void>((resolve) => {
+        this.heardOfLeaving = resolve;
+        setTimeout(resolve, ANSWER_TIMEOUT_MS);
+        this.options.send({ type: 'app-ended' });
+      });
+    }
+    return this.isLeaving();
+  }
+
+  private isLeaving(): boolean {
     return this.toldToLeaveAtMs !== undefined && performance.now() - this.toldToLeaveAtMs < LEAVING_MS;
   }
 

@@ -9,6 +9,7 @@ import { startGce, startImds } from '../support/metadata.js';
 import type { Place } from '../support/place.js';
 import { signalPid } from '../support/processes.js';
 import { fixture } from '../support/stage.js';
+import { until } from '../support/until.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
 
@@ -72,8 +73,12 @@ describe('batch run', () => {
       await first.prints(/told/);
       const app = bed.survivors().find((one) => one.command.startsWith('sh -c trap'));
       if (app === undefined) throw new Error('no application to tell');
+      // It is told first, and has ended before we hear of anything.
+      first.signal('SIGSTOP');
       signalPid(app.pid, 'SIGTERM');
+      await until('the end of the application', () => !bed.survivors().some(({ pid }) => pid === app.pid));
       first.signal('SIGTERM');
+      first.signal('SIGCONT');
       expect(await first.ends()).toMatchObject({ code: 85 });
 
       const second = batch(bed, await bed.place(), options, command);
