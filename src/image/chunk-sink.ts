@@ -34,7 +34,7 @@ export class ChunkSink {
   failure: FastFreezeError | undefined;
   readonly hashSeed: bigint;
 
-  private readonly hash: Hasher = loadHasher();
+  private readonly hasher: Hasher = loadHasher();
   private readonly compressor: Compressor | undefined;
   private ticketChunks = new Uint32Array(256);
   private tickets = 0;
@@ -122,7 +122,8 @@ export class ChunkSink {
       // Never within the call: whoever submits still has the block in hand.
       await Promise.resolve();
       if (this.failure !== undefined) return;
-      const hash = await this.hash(block.data, length, this.hashSeed);
+      // Here and now: what was just read is still in this CPU's cache, and a thread of the pool costs more than the hash.
+      const hash = this.hasher.hashNow(block.data, length, this.hashSeed);
       const known = this.lookUp(hash, length);
       if (known !== undefined) {
         this.ticketChunks[ticket] = known;
@@ -190,7 +191,7 @@ export class ChunkSink {
     const storedBytes = cipher === 'none' ? length : length + TAG_BYTES;
     this.chunks.setStored(chunk, { codec, cipher, storedBytes });
     const isHashed = codec !== 'none' && cipher === 'none';
-    const payload = isHashed ? await this.hash(block.data, length, this.hashSeed) : undefined;
+    const payload = isHashed ? await this.hasher.hash(block.data, length, this.hashSeed) : undefined;
     writeChunkHeader(block.framed, 0, this.chunks.facts(chunk), payload);
     const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
     await turn.before;

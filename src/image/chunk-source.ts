@@ -11,7 +11,7 @@ import { shardName } from './names.js';
 
 /** Brings chunks from the shards, decompressed and verified: what it puts into a block is right or it throws. */
 export class ChunkSource {
-  private readonly hash: Hasher = loadHasher();
+  private readonly hasher: Hasher = loadHasher();
   private readonly readers = new Map<number, Promise<StoreReader>>();
   private closed = false;
   private aead: Aead | undefined;
@@ -46,7 +46,7 @@ export class ChunkSource {
         this.blocks.stored.give(stored);
       }
     }
-    const hash = await this.hash(into.data, facts.rawBytes, this.index.hashSeed);
+    const hash = await this.hasher.hash(into.data, facts.rawBytes, this.index.hashSeed);
     if (!sameHash(hash, facts.hash)) throw this.damaged(chunk, 'its checksum does not match');
     this.verified[chunk] = 1;
   }
@@ -89,7 +89,7 @@ export class ChunkSource {
       });
     const expected = Buffer.allocUnsafe(CHUNK_HEADER_BYTES);
     const isHashed = facts.codec !== 'none' && facts.cipher === 'none';
-    const payload = isHashed ? await this.hash(into.data, facts.storedBytes, this.index.hashSeed) : undefined;
+    const payload = isHashed ? await this.hasher.hash(into.data, facts.storedBytes, this.index.hashSeed) : undefined;
     writeChunkHeader(expected, 0, facts, payload);
     if (!expected.equals(into.framed.subarray(0, CHUNK_HEADER_BYTES))) {
       throw this.damaged(chunk, 'its checksum or its header does not match');

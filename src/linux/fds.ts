@@ -103,18 +103,26 @@ export function tryWrite(fd: number, from: Uint8Array, length: number): number |
   }
 }
 
-const iovec = Buffer.alloc(16);
+const IOVEC_BYTES = 16;
+/** Pieces of memory that one call lends. */
+export const MAX_LENT_SEGMENTS = 8;
+const iovec = Buffer.alloc(MAX_LENT_SEGMENTS * IOVEC_BYTES);
 
 /**
  * Put memory itself into a pipe, not a copy of it: whoever reads the pipe copies straight from there. Until all of it
  * has been read (`readableBytes` tells) it must not change and not be freed. Outcomes as of `tryWrite`, and `refused`
  * where a sandbox does not have this call.
  */
-export function tryLend(fd: number, from: Uint8Array): number | 'again' | 'closed' | 'refused' {
-  iovec.writeBigUInt64LE(addressOf(from), 0);
-  iovec.writeBigUInt64LE(BigInt(from.length), 8);
+export function tryLend(fd: number, from: readonly Uint8Array[]): number | 'again' | 'closed' | 'refused' {
+  const segments = Math.min(from.length, MAX_LENT_SEGMENTS);
+  for (let i = 0; i < segments; i++) {
+    const bytes = from[i];
+    if (bytes === undefined) break;
+    iovec.writeBigUInt64LE(addressOf(bytes), i * IOVEC_BYTES);
+    iovec.writeBigUInt64LE(BigInt(bytes.length), i * IOVEC_BYTES + 8);
+  }
   for (;;) {
-    const put = sysVmsplice(fd, iovec, 1, SPLICE_F_NONBLOCK);
+    const put = sysVmsplice(fd, iovec, segments, SPLICE_F_NONBLOCK);
     if (put >= 0) return put;
     const errno = lastErrno();
     if (errno === EAGAIN) return 'again';

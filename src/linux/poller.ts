@@ -24,6 +24,8 @@ export const POLLOUT = 0x4;
 export const POLLERR = 0x8;
 export const POLLHUP = 0x10;
 const POLLNVAL = 0x20;
+/** By edges: told at each wake-up of whoever waits for the descriptor, and once at the start, never in between. */
+export const POLLET = 0x80000000;
 
 const EPOLL_CLOEXEC = 0o2000000;
 const EPOLL_CTL_ADD = 1;
@@ -86,7 +88,7 @@ export function createPoller(): Poller {
   let closed = false;
 
   const control = (op: number, slot: { readonly id: number; readonly fd: number }, mask: number): number => {
-    event.writeUInt32LE(mask, 0);
+    event.writeUInt32LE(mask >>> 0, 0);
     event.writeUInt32LE(slot.id, 4);
     return epollCtl(epoll, op, slot.fd, event) < 0 ? lastErrno() : 0;
   };

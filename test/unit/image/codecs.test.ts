@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { execFileSync } from 'node:child_process';
 import { describe, expect, test } from '@jest/globals';
-import { loadHasher, loadLibrary, loadLz4, loadZstd } from '../../../src/linux/codecs.js';
+import koffi from 'koffi';
+import { type HashWords, loadHasher, loadLibrary, loadLz4, loadZstd } from '../../../src/linux/codecs.js';
 import { noise } from './support.js';
 
 const text = Buffer.from('all work and no play '.repeat(2000));
@@ -46,20 +47,34 @@ describe.each([
 describe('xxh3', () => {
   test('is the reference function, low word first', async () => {
     // XXH3_128bits of nothing, seed 0: 99aa06d3014798d8 6001c324468d497f.
-    const hash = await loadHasher()(Buffer.alloc(8), 0, 0n);
+    const hash = await loadHasher().hash(Buffer.alloc(8), 0, 0n);
     const hex = [hash.d, hash.c, hash.b, hash.a].map((word) => word.toString(16).padStart(8, '0')).join('');
     expect(hex).toBe('99aa06d3014798d86001c324468d497f');
   });
 
   test('depends on every byte, the length and the seed', async () => {
     const bytes = noise(5000, 1);
-    const hash = loadHasher();
+    const { hash, hashNow } = loadHasher();
     const base = await hash(bytes, 5000, 1n);
     expect(await hash(Buffer.from(bytes), 5000, 1n)).toEqual(base);
     expect(await hash(bytes, 4999, 1n)).not.toEqual(base);
     expect(await hash(bytes, 5000, 0xffffffffffffffffn)).not.toEqual(base);
     bytes[4321] = (bytes[4321] ?? 0) ^ 1;
     expect(await hash(bytes, 5000, 1n)).not.toEqual(base);
+    expect(hashNow(bytes, 5000, 1n)).toEqual(await hash(bytes, 5000, 1n));
+  });
+
+  test('is the same whatever the CPU can do', () => {
+    const words = koffi.struct({ a: 'uint32', b: 'uint32', c: 'uint32', d: 'uint32' });
+    const plain = loadLibrary('libxxhash.so.0').func('XXH3_128bits_withSeed', words, [
+      'const void *',
+      'size_t',
+      'uint64',
+    ]) as (bytes: Uint8Array, length: number, seed: bigint) => HashWords;
+    for (const length of [0, 1, 16, 17, 128, 129, 240, 241, 1024, 1 << 20]) {
+      const bytes = noise(length, length);
+      expect(loadHasher().hashNow(bytes, length, 7n)).toEqual(plain(bytes, length, 7n));
+    }
   });
 });
 

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { type Pipe, closeFd, makePipe, setNonblocking, tryRead, tryWrite } from '../../../src/linux/fds.js';
-import { POLLHUP, POLLIN, POLLOUT, createPoller } from '../../../src/linux/poller.js';
+import { POLLET, POLLHUP, POLLIN, POLLOUT, createPoller } from '../../../src/linux/poller.js';
 import { until } from '../../support/until.js';
 import { makePoller, within } from './support.js';
 
@@ -43,6 +43,29 @@ describe('the poller', () => {
     await until('all events', () => seen.size === all.length, 10_000);
     watches.forEach((watch) => watch.close());
     closePipes(all);
+  });
+
+  test('tells by edges of a pipe that was full: once when it was read, and never while it merely has room', async () => {
+    const poller = makePoller();
+    const [pipe] = pipes(1) as [Pipe];
+    let events = 0;
+    const fill = (): void => {
+      while (tryWrite(pipe.writeFd, scratch, scratch.length) !== 'again') continue;
+    };
+    fill();
+    const watch = poller.watch(pipe.writeFd, POLLOUT | POLLET, () => events++);
+    for (const round of [1, 2]) {
+      await sleep(50);
+      expect(events).toBe(round - 1);
+      tryRead(pipe.readFd, scratch, scratch.length);
+      await until('the event', () => events === round, 5_000);
+      // Half of it has room now: whoever asked again would be told so at once.
+      await sleep(50);
+      expect(events).toBe(round);
+      fill();
+    }
+    watch.close();
+    closePipes([pipe]);
   });
 
   test('wakes up at once for a descriptor that is added, or wanted again, while it sleeps', async () => {
