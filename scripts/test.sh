@@ -21,13 +21,21 @@ check() {
   shift
   "$@" || failed="$failed, $1 $2"
 }
+FF_TEST_COUNTS=$(mktemp)
+export FF_TEST_COUNTS
+lint_log=$(mktemp)
+lint=
+trap 'rm -f "$FF_TEST_COUNTS" "$lint_log"; [ -z "$lint" ] || kill "$lint" 2>/dev/null || true' EXIT
+
 if [ $# -eq 0 ]; then
-  check lint node_modules/.bin/eslint .
+  step 'lint, beside what follows'
+  node_modules/.bin/eslint . >"$lint_log" 2>&1 &
+  lint=$!
   check format node_modules/.bin/prettier --check --log-level warn .
-  check types node_modules/.bin/tsc -p tsconfig.json
 fi
 
-step 'compile the tests'
+# The same files and options as tsconfig.json has.
+step 'check the types, and compile the tests'
 rm -rf .build
 node_modules/.bin/tsc -p tsconfig.test.json
 # A suite loads them as slowly as a job does.
@@ -35,9 +43,12 @@ node scripts/bundle-sdks.mjs .build/src
 # The sources find the version two folders above themselves, compiled here or there.
 cp package.json .build/
 
-FF_TEST_COUNTS=$(mktemp)
-export FF_TEST_COUNTS
-trap 'rm -f "$FF_TEST_COUNTS"' EXIT
+if [ -n "$lint" ]; then
+  wait "$lint" || failed="$failed, lint"
+  lint=
+  cat "$lint_log"
+fi
+
 NODE_OPTIONS="--experimental-vm-modules --no-warnings ${NODE_OPTIONS:-}"
 export NODE_OPTIONS
 [ $# -eq 0 ] || set -- --testPathPatterns "$@"
