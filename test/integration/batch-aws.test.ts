@@ -87,10 +87,10 @@ if (hasMoto) {
           .replace('--job-queue spot', '--job-queue spot --array-properties size=2');
         await site.type(edited);
         const children = [await attempt(1), await attempt(2)];
+        await Promise.all(children.map((job) => job.progresses(3)));
         const zeroth = children.find((job) => childOf(job) === '0');
         const wanted = children.find((job) => childOf(job) === '1');
         if (zeroth === undefined || wanted === undefined) throw new Error('the children are not known');
-        await Promise.all(children.map((job) => job.progresses(3)));
 
         // `aws batch terminate-job`.
         batch.terminate(batch.jobs.find(({ jobId }) => jobId?.endsWith(':1') === true)?.jobId ?? '');

@@ -19,6 +19,7 @@ export class Site {
   readonly programFolder: string;
   readonly #commands: string;
   #typed = 0;
+  #places: Promise<unknown> = Promise.resolve();
 
   constructor(
     private readonly bed: Bed,
@@ -69,14 +70,21 @@ export class Site {
     const entrypoint = JSON.parse(/^ENTRYPOINT (\[.*\])$/mu.exec(dockerfile)?.[1] ?? '') as string[];
     const program = entrypoint.map((word) => this.#here(word));
     const options = { program, within: CONTAINER, cwd: this.programFolder, env };
-    return this.bed.start(await this.bed.place(), words, options);
+    return this.bed.start(await this.#newPlace(), words, options);
   }
 
   /** Runs a script on a machine that has fastfreeze in /opt/fastfreeze and the program in /opt/solve: those are elsewhere here. */
   async startScript(text: string, env: Readonly<Record<string, string>>): Promise<Job> {
     const script = this.bed.write(`script-${++this.#typed}`, this.#here(text));
     chmodSync(script, 0o755);
-    return this.bed.start(await this.bed.place(), [], { program: [script], env });
+    return this.bed.start(await this.#newPlace(), [], { program: [script], env });
+  }
+
+  /** One after the other: a bed counts them. */
+  async #newPlace(): Promise<Place> {
+    const place = this.#places.then(() => this.bed.place());
+    this.#places = place;
+    return await place;
   }
 
   #here(text: string): string {
