@@ -118,6 +118,8 @@ if (hasMoto) {
         cloud.proxy.refuse();
         imds.action = interruption();
         await again.says(/Notice: EC2 will terminate this Spot instance at/);
+        // What a host had goes with it.
+        bed.leavesState = true;
         lose(again);
         await until('the job to fail', () => next?.status === 'FAILED');
 
