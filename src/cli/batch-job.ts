@@ -96,19 +96,18 @@ Exit status:
     const most = GCP_MOST_RETRIES;
     const retries = rangeOption(parsed, 'retries', { fallback: most, least: 0, most });
     const request = definitionRequest(parsed, retries + 1, LIMITS);
+    const job = gcpJob({
+      ...request,
+      run,
+      ...(machineType === undefined ? {} : { machineType }),
+      ...(minCpuPlatform === undefined ? {} : { minCpuPlatform }),
+      provisioningModel: provisioning(parsed),
+      ...(jobId === undefined ? {} : { jobId }),
+      ...(account === undefined ? {} : { serviceAccount: account }),
+      tasks: rangeOption(parsed, 'tasks', { fallback: 1, least: 1, most: GCP_MOST_TASKS }),
+    });
     if (run.kind === 'container') warnOfTag(run.image);
-    printJson(
-      gcpJob({
-        ...request,
-        run,
-        ...(machineType === undefined ? {} : { machineType }),
-        ...(minCpuPlatform === undefined ? {} : { minCpuPlatform }),
-        provisioningModel: provisioning(parsed),
-        ...(jobId === undefined ? {} : { jobId }),
-        ...(account === undefined ? {} : { serviceAccount: account }),
-        tasks: rangeOption(parsed, 'tasks', { fallback: 1, least: 1, most: GCP_MOST_TASKS }),
-      }),
-    );
+    printJson(job);
     return Promise.resolve(EXIT.ok);
   },
 };
