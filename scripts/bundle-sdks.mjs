@@ -5,8 +5,8 @@
 import { build } from 'esbuild';
 
 const [folder = 'lib'] = process.argv.slice(2);
-for (const cloud of ['s3', 'gs', 'cache']) {
-  const sdk = `${folder}/store/${cloud}/sdk.js`;
+for (const user of ['store/s3', 'store/gs', 'store/cache', 'batch']) {
+  const sdk = `${folder}/${user}/sdk.js`;
   await build({
     entryPoints: [sdk],
     outfile: sdk,

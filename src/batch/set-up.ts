@@ -4,6 +4,7 @@ import { timeLimitSource } from '../notice/sources/local.js';
 import { jobUrl } from '../store/job-url.js';
 import { isFileUrl } from '../store/store.js';
 import { jobKey } from './recognise.js';
+import { resubmitFindings } from './resubmission.js';
 import { type BatchSystem, type Finding, valueOf } from './system.js';
 
 export interface SetUpRequest {
@@ -22,6 +23,8 @@ export interface SetUpRequest {
   /** Beside them. */
   readonly moreSources: readonly NoticeSource[];
   readonly requeueExitCode: number;
+  /** How often a job may be submitted again after its last attempt; not at all by default. */
+  readonly resubmit?: number;
 }
 
 /** All that `batch run` goes by, and `batch explain` shows. */
@@ -36,11 +39,12 @@ export interface SetUp {
   readonly signals: readonly NodeJS.Signals[];
   readonly signalWindowMs: number;
   readonly requeueExitCode: number;
+  readonly resubmit: number;
   readonly findings: readonly Finding[];
 }
 
 export function setUp(request: SetUpRequest): SetUp {
-  const { system, env, nowMs, timeLimitMs } = request;
+  const { system, env, nowMs, timeLimitMs, resubmit = 0 } = request;
   const key = jobKey(request.jobId, system, env);
   const base = request.imageBase ?? valueOf(env, 'FASTFREEZE_IMAGE_BASE');
   const imageUrl = request.imageUrl ?? (base === undefined || key === undefined ? undefined : jobUrl(base, key));
@@ -57,9 +61,11 @@ export function setUp(request: SetUpRequest): SetUp {
     signals: request.signals,
     signalWindowMs: request.signalWindowMs ?? system.signalWindowMs,
     requeueExitCode: request.requeueExitCode,
+    resubmit,
     findings: [
       ...placeFindings(request, key, base),
       ...system.findings,
+      ...resubmitFindings(system, resubmit),
       ...limitFindings(system, endsAtMs),
       ...(imageUrl === undefined ? [] : storeFindings(system, imageUrl)),
     ],

@@ -2,6 +2,7 @@
 import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { chooseSystem } from '../batch/recognise.js';
+import { resubmit } from '../batch/resubmit.js';
 import { type SetUp, setUp } from '../batch/set-up.js';
 import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
@@ -26,9 +27,10 @@ import {
 import { explainJson, explainText } from './batch-text.js';
 import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
+import { resubmitOption } from './resubmit.js';
 import { RUN_OPTIONS, type RunPlan, isAuto, runAndTell, signalNames, toRunOptions } from './run.js';
 
-const OPTIONS = {
+export const BATCH_OPTIONS = {
   adapter: { type: 'string' },
   'time-limit': { type: 'string' },
   'notice-on': { type: 'string' },
@@ -37,10 +39,11 @@ const OPTIONS = {
   'notice-file': { type: 'string' },
   'notice-command': { type: 'string' },
   'requeue-exit-code': { type: 'string' },
+  resubmit: { type: 'string' },
   json: { type: 'boolean' },
 } as const;
 
-const REQUEUE_EXIT_CODE = 85;
+export const REQUEUE_EXIT_CODE = 85;
 /** What an application's own exit code becomes that would have the job run again for ever. */
 const MAPPED_EXIT_CODE = 1;
 /** With one of these for "run again", a job that cannot run would be run for ever. */
@@ -51,12 +54,15 @@ export const batchCommand: Command = {
   summary: 'Run an application under a batch system: frozen in time, continued by the retry',
   help: `Usage: fastfreeze batch run [OPTIONS] [--] COMMAND [ARGS...]
        fastfreeze batch explain [OPTIONS]
+       fastfreeze batch job-definition aws [OPTIONS] [--] COMMAND [ARGS...]
+       fastfreeze batch job gcp [OPTIONS] [--] COMMAND [ARGS...]
 
 run: as fastfreeze run, with an image URL of the job's own, and notices: before the
 time limit, or when the machine is taken away, the application is frozen, and the exit
 code makes the batch system run the job again, which continues it. A job that an
 earlier attempt has finished ends at once with the exit code that it had.
 explain: prints what run would go by, and what is missing.
+job-definition, job: print what AWS and Google Batch take; each has a --help.
 
 Options (run takes those of fastfreeze run as well):
       --adapter A            auto, slurm, aws-batch, gcp-batch, kubernetes, none [auto]
@@ -70,13 +76,16 @@ Options (run takes those of fastfreeze run as well):
       --notice-command CMD   shell command that ends with 0 when the job should leave;
                              its first line likewise
       --requeue-exit-code N  of a job that wants to be run again [${REQUEUE_EXIT_CODE}]
+      --resubmit N           AWS Batch: after its last attempt, submit a job that was
+                             frozen again, N times at most [0]
       --json                 explain: print JSON, as docs/json.md describes
 
 Environment:
   FASTFREEZE_IMAGE_BASE      instead of --image-base: where the images of all jobs are
   FASTFREEZE_JOB_ID          instead of the system's own name of the job; the index of a
                              task in its array is added, which it is not to --job-id
-  FASTFREEZE_TIME_LIMIT      instead of --time-limit
+  FASTFREEZE_TIME_LIMIT, FASTFREEZE_RESUBMIT
+                             instead of --time-limit and --resubmit
   AWS_EC2_METADATA_SERVICE_ENDPOINT, GCE_METADATA_HOST, FF_AZURE_METADATA_HOST
                              where the metadata services are
 
@@ -88,22 +97,35 @@ Exit status:
   171  the image could not be fetched or restored; nothing runs
     2  the command line is wrong
 `,
+  async helpOf([verb]) {
+    return (await printerOf(verb))?.help;
+  },
   async run(args) {
     const [verb, ...rest] = args;
     if (verb === 'explain') return explain(rest);
     if (verb === 'run') return await runBatch(rest);
+    const printer = await printerOf(verb);
+    if (printer !== undefined) return await printer.run(rest);
     throw new FastFreezeError({
       code: 'usage',
       op: 'understand the command line',
       reason:
-        verb === undefined ? 'batch needs run or explain' : `batch has run and explain, not ${JSON.stringify(verb)}`,
+        verb === undefined
+          ? 'batch needs run or explain'
+          : `batch has run and explain, job-definition and job, not ${JSON.stringify(verb)}`,
       hint: 'fastfreeze batch run -- COMMAND',
     });
   },
 };
 
+/** What prints definitions of jobs is loaded when it is asked for: no job needs it. */
+async function printerOf(verb: string | undefined): Promise<Command | undefined> {
+  if (verb === 'job-definition') return (await import('./batch-job-definition.js')).jobDefinitionCommand;
+  return verb === 'job' ? (await import('./batch-job.js')).jobCommand : undefined;
+}
+
 function explain(args: readonly string[]): number {
-  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...OPTIONS }, false);
+  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...BATCH_OPTIONS }, false);
   const [word] = parsed.rest;
   if (word !== undefined) {
     throw new FastFreezeError({
@@ -121,7 +143,7 @@ function explain(args: readonly string[]): number {
 
 async function runBatch(args: readonly string[]): Promise<number> {
   const startedAtMs = Date.now();
-  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...OPTIONS }, true);
+  const parsed = parseOptions(args, { ...RUN_OPTIONS, ...BATCH_OPTIONS }, true);
   if (flagOption(parsed, 'json')) throw wrongValue('json', '', 'it belongs to batch explain');
   return await runAndTell(parsed, startedAtMs, () => planBatch(parsed, startedAtMs));
 }
@@ -158,8 +180,11 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
     meanTimeToPreemptionMs: durationOption(parsed, 'mean-time-to-preemption') ?? ASSUMED_MTTP_MS,
     log,
   });
-  const exitCode = (outcome: RunOutcome): number => {
+  const exitCode = async (outcome: RunOutcome): Promise<number> => {
     const code = exitCodeOf(outcome, found.requeueExitCode);
+    if (outcome.reason === CHECKPOINTED) {
+      await resubmit({ env: process.env, system: found.system, key: found.key, most: found.resubmit, log });
+    }
     if (code === found.requeueExitCode) log.info(`Exiting with exit_code=${code}: to be run again, and continued`);
     else if (outcome.exitCode === found.requeueExitCode && outcome.error === undefined) {
       log.warn(`the application's own exit code is ${outcome.exitCode}, which means "run again"; exiting with ${code}`);
@@ -199,6 +224,7 @@ function readSetUp(parsed: ParsedArguments): SetUp {
     ...optional('sources', sourcesOption(parsed, env)),
     moreSources: localSources(parsed),
     requeueExitCode: requeueOption(parsed),
+    resubmit: resubmitOption(parsed, env),
   });
 }
 
@@ -265,7 +291,7 @@ function localSources(parsed: ParsedArguments): NoticeSource[] {
   ];
 }
 
-function requeueOption(parsed: ParsedArguments): number {
+export function requeueOption(parsed: ParsedArguments): number {
   const code = countOption(parsed, 'requeue-exit-code', REQUEUE_EXIT_CODE, 1);
   if (code > 255) throw wrongValue('requeue-exit-code', String(code), 'expected an exit code from 1 to 255');
   if (!FINAL_EXIT_CODES.includes(code)) return code;

@@ -7,6 +7,8 @@ export interface Command {
   readonly summary: string;
   /** The whole text of `fastfreeze NAME --help`, exit status included. */
   readonly help: string;
+  /** The text for one of its verbs, where that has its own; undefined for all others. */
+  helpOf?(args: readonly string[]): Promise<string | undefined>;
   /**
    * Do it. `args` are the words after the command's name.
    * Resolves to the process's exit code; a thrown FastFreezeError is printed as `Error:` / `Try:` by main.

@@ -48,7 +48,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     const command = await load();
     const ownArgs = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
     if (ownArgs.includes('--help') || (ownArgs.length === 1 && ownArgs[0] === '-h')) {
-      process.stdout.write(command.help);
+      process.stdout.write((await command.helpOf?.(ownArgs)) ?? command.help);
       return EXIT.ok;
     }
     return await command.run(args);

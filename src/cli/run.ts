@@ -205,7 +205,7 @@ Exit status:
 export interface RunPlan {
   readonly options: RunOptions;
   readonly pilot?: Pilot;
-  readonly exitCode?: (outcome: RunOutcome) => number;
+  readonly exitCode?: (outcome: RunOutcome) => number | Promise<number>;
 }
 
 /** Run a job to its end, and tell of it in the way that the command line asks for. Resolves to the exit code. */
@@ -221,7 +221,7 @@ export async function runAndTell(
     const hooks = { onReady: notify.ready, ...(pilot === undefined ? {} : { pilot }) };
     const isTold = options.logFormat === 'json' || exitCode !== undefined;
     const found = isTold ? await runOrTell(options, hooks) : await run(options, hooks);
-    const outcome = exitCode === undefined ? found : { ...found, exitCode: exitCode(found) };
+    const outcome = exitCode === undefined ? found : { ...found, exitCode: await exitCode(found) };
     notify.ended(outcome);
     if (outcome.error !== undefined) tell(outcome.error, found.exitCode, options.logFormat, startedAtMs);
     return outcome.exitCode;

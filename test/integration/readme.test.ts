@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the documents tell a user to type: it is run as it stands there, but for places, and says what it is shown to say.
-import { mkdirSync, readFileSync, readdirSync } from 'node:fs';
+import { mkdirSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { withBed } from '../support/bed.js';
-
-/** The fenced blocks of a document, as lines. */
-function blocks(document: string): string[][] {
-  const text = readFileSync(join(process.cwd(), document), 'utf8');
-  return [...text.matchAll(/^```[^\n]*\n(.*?)^```/gms)].map((match) => (match[1] ?? '').split('\n'));
-}
+import { blocks } from '../support/document.js';
 
 /** Command lines of ours in a document: `fastfreeze COMMAND ...`, with or without a prompt; continued lines are joined. */
 function commands(document: string): string[][] {
@@ -32,12 +27,13 @@ test('every command line in the documents has a command and options that there a
     const found = DOCUMENTS.flatMap((document) => commands(document));
     expect(found.length).toBeGreaterThan(10);
     const helps = new Map<string, string>();
-    for (const name of new Set(found.map(([command = '']) => command))) {
-      const answer = await place.fastfreeze([name, '--help']);
+    for (const name of new Set(found.map(nameOf))) {
+      const answer = await place.fastfreeze([...name.split(' '), '--help']);
       expect([name, answer.code]).toEqual([name, 0]);
       helps.set(name, answer.stdout);
     }
-    const unknown = found.flatMap(([command = '', ...words]) => {
+    const unknown = found.flatMap((words) => {
+      const command = nameOf(words);
       const end = words.indexOf('--');
       const options = (end === -1 ? words : words.slice(0, end)).filter((word) => /^--?[a-z]/.test(word));
       const names = options.map((word) => word.replace(/=.*$/, ''));
@@ -48,6 +44,11 @@ test('every command line in the documents has a command and options that there a
     expect(unknown).toEqual([]);
   });
 }, 60_000);
+
+/** What has a --help of its own. */
+function nameOf([command = '', verb = '']: readonly string[]): string {
+  return command === 'batch' && (verb === 'job' || verb === 'job-definition') ? `${command} ${verb}` : command;
+}
 
 /** Without what differs from run to run. */
 function shape(line: string): string {

@@ -30,6 +30,11 @@ const COMMANDS = [
   'doctor',
 ];
 
+/** Verbs of batch that have a help of their own, and the files of their options. */
+const PRINTERS = ['job-definition', 'job'] as const;
+const AWS = 'batch job-definition aws --name a --image i@sha256:0 --region eu-central-1 --image-base s3://bucket/j';
+const GCP = 'batch job gcp --image i --image-base gs://bucket/j';
+
 /** Command lines that are wrong, and what the error must name. */
 const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['explode', ["unknown command 'explode'", 'run']],
@@ -52,7 +57,51 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['run --image-base file:/y --job-id a/b cmd', ['--job-id', '"a/b"']],
   ['run --image-base s3://bucket --job-id .. cmd', ['--job-id', '".."']],
   ['batch', ['run or explain']],
-  ['batch explode', ['"explode"', 'run and explain']],
+  ['batch explode', ['"explode"', 'run and explain', 'job-definition and job']],
+  ['batch run --resubmit often cmd', ['--resubmit', '"often"']],
+  ['batch job-definition', ['needs the word aws']],
+  ['batch job-definition azure', ['needs the word aws', '"azure"']],
+  ['batch job-definition aws cmd', ['--name is missing']],
+  ['batch job-definition aws --platform fargate cmd', ['fargate', 'no container the rights', 'EC2 instances']],
+  ['batch job-definition aws --platform moon cmd', ['--platform', '"moon"']],
+  ['batch job-definition aws --name a/b cmd', ['--name', '"a/b"']],
+  ['batch job-definition aws --name a cmd', ['--image is missing']],
+  ['batch job-definition aws --name a --image i --image-base s3://bucket/j --memory 1 cmd', ['--region is missing']],
+  [`${AWS} cmd`, ['--memory is missing']],
+  [`${AWS} --memory 1`, ['no command']],
+  [`${AWS} --memory much cmd`, ['--memory', '"much"']],
+  [`${AWS} --memory 1 --image-base /shared cmd`, ['--image-base', '"/shared"', 'gone with the machine']],
+  [`${AWS} --memory 1 --image-base bucket/j cmd`, ['neither a URL nor an absolute path']],
+  [`${AWS} --memory 1 --vcpus 0 cmd`, ['--vcpus', '"0"']],
+  [`${AWS} --memory 1 --attempts 11 cmd`, ['--attempts', '"11"', '1 to 10']],
+  [`${AWS} --memory 1 --resubmit x cmd`, ['--resubmit', '"x"']],
+  [`${AWS} --memory 1 --region Mars cmd`, ['--region', '"Mars"']],
+  [`${AWS} --memory 1 --role solver cmd`, ['--role', '"solver"']],
+  [`${AWS} --memory 1 --time-limit 59s cmd`, ['--time-limit', '"59s"', '60s or more']],
+  [`${AWS} --memory 1 --time-limit 61.5s cmd`, ['--time-limit', 'whole seconds']],
+  [`${AWS} --memory 1 --env 1=2 cmd`, ['--env', '"1=2"', 'NAME=VALUE']],
+  [`${AWS} --memory 1 --env AWS_BATCH_X=2 cmd`, ['--env', 'for itself']],
+  [`${AWS} --memory 1 --env FASTFREEZE_JOB_ID=x cmd`, ['--env', 'would be one']],
+  [`${AWS} --memory 1 --env FASTFREEZE_TIME_LIMIT=9 cmd`, ['--env', 'an option of this command']],
+  [`${AWS} --memory 1 --env A=1 --env A=2 cmd`, ['--env', 'given twice']],
+  [`${AWS} --memory 1 --tag aws:x=1 cmd`, ['--tag', '"aws:x=1"']],
+  [`${AWS} --memory 1 -- --time-limit 1h -- cmd`, ['--time-limit', 'before the first --']],
+  [`${AWS} --memory 1 -- --job-id x cmd`, ['--job-id', 'would be one']],
+  [`${AWS} --memory 1 -- --keeep 1 cmd`, ['--keeep']],
+  [`${AWS} --memory 1 -- --requeue-exit-code 171 cmd`, ['--requeue-exit-code', '"171"']],
+  ['batch job aws', ['needs the word gcp', '"aws"']],
+  ['batch job gcp cmd', ['one of --image and --directory']],
+  [`${GCP} --directory /opt --memory 1 cmd`, ['one of --image and --directory']],
+  ['batch job gcp --directory opt cmd', ['--directory', '"opt"']],
+  [`${GCP} --memory 1 --retries 11 cmd`, ['--retries', '"11"', '0 to 10']],
+  [`${GCP} --memory 1 --tasks 0 cmd`, ['--tasks', '"0"']],
+  [`${GCP} --memory 1 --provisioning cheap cmd`, ['--provisioning', '"CHEAP"']],
+  [`${GCP} --memory 1 --machine-type N2 cmd`, ['--machine-type', '"N2"']],
+  [`${GCP} --memory 1 --min-cpu-platform 1 cmd`, ['--min-cpu-platform', '"1"']],
+  [`${GCP} --memory 1 --service-account me cmd`, ['--service-account', '"me"']],
+  [`${GCP} --memory 1 --job-id a/b cmd`, ['--job-id', '"a/b"']],
+  [`${GCP} --memory 1 --label Team=x cmd`, ['--label', '"Team=x"']],
+  [`${GCP} --memory 1 --env BATCH_X=2 cmd`, ['--env', 'for itself']],
   ['batch explain word', ['"word"', 'no words']],
   ['batch run --json cmd', ['--json', 'batch explain']],
   ['batch run --adapter lsf cmd', ['--adapter', '"lsf"']],
@@ -113,6 +162,12 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['doctor --jsno', ['--jsno']],
 ];
 
+/** Definitions, and what of them is not as in batch-adapters/. */
+const PRINTS = [
+  `${AWS} --memory 512M --tag team=x --env A=b=c --resubmit 3 -- --requeue-exit-code 99 --keep 3 -- ./solve --fast`,
+  `${GCP} --memory 2G --env A= --label team=x cmd`,
+];
+
 const lines = [
   '',
   '--help',
@@ -121,6 +176,8 @@ const lines = [
   'help run',
   '--version',
   ...COMMANDS.flatMap((name) => [`${name} --help`, `${name} -h`]),
+  ...PRINTERS.map((verb) => `batch ${verb} --help`),
+  ...PRINTS,
   'run --help -- cmd',
   ...WRONG.map(([line]) => line),
 ];
@@ -193,6 +250,68 @@ describe('help', () => {
     const listed = [...options.matchAll(/^ +(?:-., )?--([a-z0-9-]+)/gm)].map(([, long]) => long ?? '');
     const known = new Set([...parsed.map(([, long]) => long ?? ''), 'help']);
     expect(listed.filter((long) => !known.has(long))).toEqual([]);
+  });
+});
+
+describe.each(PRINTERS)('help of batch %s', (verb) => {
+  test('has usage and exit status, and every option that is parsed, and no other', () => {
+    const { code, stdout, stderr } = of(`batch ${verb} --help`);
+    expect([code, stderr]).toEqual([0, '']);
+    expect(stdout).toMatch(new RegExp(`^Usage: fastfreeze batch ${verb} `));
+    expect(stdout).toMatch(/\nExit status:\n/);
+    const listed = [...stdout.matchAll(/^ +--([a-z0-9-]+)/gm)].map(([, name]) => name);
+    const parsed = [`batch-${verb}`, 'definition-options'].flatMap((file) => {
+      const source = readFileSync(new URL(`../../../src/cli/${file}.js`, import.meta.url), 'utf8');
+      return [...source.matchAll(/'?([a-z][a-z0-9-]*)'?: \{ type: '(?:string|boolean)'/g)].map(([, name]) => name);
+    });
+    expect(listed.sort()).toEqual(parsed.sort());
+    expect(Math.max(...stdout.split('\n').map((line) => line.length))).toBeLessThanOrEqual(90);
+  });
+});
+
+describe('a definition of jobs', () => {
+  test('of AWS Batch has what its options say, and says it the same way each time', () => {
+    const { code, stdout, stderr } = of(PRINTS[0] ?? '');
+    expect([code, stderr]).toEqual([0, '']);
+    expect(JSON.parse(stdout)).toMatchObject({
+      jobDefinitionName: 'a',
+      retryStrategy: { evaluateOnExit: [{ onExitCode: '99', action: 'RETRY' }, {}, { onReason: '*', action: 'EXIT' }] },
+      containerProperties: {
+        command: ['--requeue-exit-code', '99', '--keep', '3', '--', './solve', '--fast'],
+        resourceRequirements: [{ value: '1' }, { type: 'MEMORY', value: '512' }],
+        environment: [
+          { name: 'AWS_REGION', value: 'eu-central-1' },
+          { name: 'FASTFREEZE_IMAGE_BASE', value: 's3://bucket/j' },
+          { name: 'A', value: 'b=c' },
+          { name: 'FASTFREEZE_RESUBMIT', value: '3' },
+        ],
+      },
+      tags: { team: 'x' },
+    });
+    expect(stdout).not.toContain('timeout');
+  });
+
+  test('of Google Batch too; an image without a digest is warned of', () => {
+    const { code, stdout, stderr } = of(PRINTS[1] ?? '');
+    expect([code, stderr]).toEqual([0, expect.stringMatching(/^Warning: i is no digest: .*\nTry: /)]);
+    expect(JSON.parse(stdout)).toMatchObject({
+      taskGroups: [
+        {
+          taskCount: 1,
+          taskSpec: {
+            runnables: [
+              {
+                container: { imageUri: 'i', commands: ['cmd'] },
+                environment: { variables: { FASTFREEZE_IMAGE_BASE: 'gs://bucket/j', A: '' } },
+              },
+            ],
+            computeResource: { cpuMilli: 1000, memoryMib: 2048 },
+          },
+        },
+      ],
+      allocationPolicy: { instances: [{ policy: { provisioningModel: 'SPOT' } }] },
+      labels: { team: 'x' },
+    });
   });
 });
 
