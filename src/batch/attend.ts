@@ -11,8 +11,8 @@ export interface Attendance {
   readonly log: Logger;
 }
 
-/** To be called when everything of the run is done and its exit code known. Never rejects. */
-export type LastAct = (code: number) => Promise<void>;
+/** To be called when everything of the run is done and its exit code known. Resolves to that to leave with; never rejects. */
+export type LastAct = (code: number) => Promise<number>;
 
 /** What a system is told and asked beside a run, from just before the application starts to the very end. */
 export function attend({ system, run, requeueExitCode, signals, log }: Attendance): LastAct {
@@ -24,7 +24,8 @@ export function attend({ system, run, requeueExitCode, signals, log }: Attendanc
   });
   return async (code) => {
     over.abort();
+    if (code !== requeueExitCode) return code;
     const { signal } = new AbortController();
-    if (code === requeueExitCode) await system.runAgain?.(code, { run, log, signal });
+    return (await system.runAgain?.(code, { run, log, signal })) ?? code;
   };
 }

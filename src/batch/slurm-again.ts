@@ -12,7 +12,10 @@ export type Again =
   | { readonly by: 'exit code' }
   | { readonly by: 'scontrol' }
   /** Nothing is to be done: somebody else does it, or nobody may. */
-  | { readonly by: 'nobody'; readonly why: string; readonly remedy?: string };
+  | { readonly by: 'nobody'; readonly why: string; readonly remedy?: string; readonly exitCode?: number };
+
+/** As `fastfreeze run` has it: stopped by a checkpoint. */
+const STOPPED_EXIT_CODE = 137;
 
 /** Slurm's states of a job that runs, or could in a moment. */
 const RUNS: readonly string[] = ['RUNNING', 'SUSPENDED', 'STOPPED', 'SIGNALING', 'RESIZING'];
@@ -41,6 +44,8 @@ export function decideAgain(job: SlurmJob, onExit: OnExit, isBatchProcess: boole
       by: 'nobody',
       why: 'it was submitted with --no-requeue, or slurm.conf has JobRequeue=0',
       remedy: 'submit with sbatch --requeue',
+      // RequeueExit does not ask whether a job may be requeued.
+      ...(onExit === 'nothing' ? {} : { exitCode: STOPPED_EXIT_CODE }),
     };
   }
   // The limit has struck: from then on no exit code counts.
@@ -90,8 +95,11 @@ export interface AgainOptions {
 const ATTEMPTS = 6;
 const RETRY_MS = 5_000;
 
-/** The last act of a job that is to be run again: its image is durable and its application gone. Never rejects. */
-export async function runAgain(options: AgainOptions): Promise<void> {
+/**
+ * The last act of a job that is to be run again: its image is durable and its application gone. Resolves to the exit code to
+ * leave with. Never rejects.
+ */
+export async function runAgain(options: AgainOptions): Promise<number> {
   const { control, jobId, code, log, signal, retryMs = RETRY_MS } = options;
   for (let attempt = 1; ; attempt += 1) {
     try {
@@ -101,20 +109,20 @@ export async function runAgain(options: AgainOptions): Promise<void> {
       switch (again.by) {
         case 'exit code':
           log.info(`Slurm runs job ${jobId} again, since RequeueExit has ${code}`);
-          return;
+          return code;
         case 'nobody':
           log.info(`Job ${jobId} is not requeued by us: ${again.why}. Its image is kept${tried(again.remedy)}`);
-          return;
+          return again.exitCode ?? code;
         case 'scontrol':
           log.info(`Requeueing job ${jobId} (scontrol requeue): Slurm ends what is left of it and runs it again`);
           await control.requeue(signal);
-          return;
+          return code;
       }
     } catch (error) {
       const known = asFastFreezeError(error, 'requeue job', jobId);
       if (attempt >= ATTEMPTS || signal.aborted) {
         log.error(`${known.message}. Its image is kept`, known.hint);
-        return;
+        return code;
       }
       log.warn(`${known.message}; trying again in ${retryMs / 1000} s`);
       await pause(retryMs, signal);

@@ -62,7 +62,7 @@ function ofJob(jobId: string, env: NodeJS.ProcessEnv): Pick<Required<BatchSystem
     },
     runAgain: async (code, { run, log, signal }) => {
       await finishUpload(run, jobId, log);
-      await runAgain({ control, jobId, code, log, signal });
+      return await runAgain({ control, jobId, code, log, signal });
     },
   };
 }

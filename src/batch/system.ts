@@ -55,9 +55,10 @@ export interface BatchSystem {
   readonly inspect?: (code: number, signal: AbortSignal) => Promise<Finding[]>;
   /**
    * The last act of a run that leaves with the code for "run again", where the code alone does not make the system do so.
-   * The image is durable and the application gone; the system may end this process for it. Never rejects.
+   * The image is durable and the application gone; the system may end this process for it. Resolves to the exit code to
+   * leave with. Never rejects.
    */
-  readonly runAgain?: (code: number, tools: EndTools) => Promise<void>;
+  readonly runAgain?: (code: number, tools: EndTools) => Promise<number>;
 }
 
 /** As a name of one folder in every kind of store. */

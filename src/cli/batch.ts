@@ -103,7 +103,7 @@ Exit status:
       reason:
         verb === undefined
           ? 'batch needs run or explain'
-          : `batch has run, explain and rescue, not ${JSON.stringify(verb)}`,
+          : `batch has run and explain, and rescue, not ${JSON.stringify(verb)}`,
       hint: 'fastfreeze batch run -- COMMAND',
     });
   },
@@ -139,8 +139,7 @@ async function runBatch(args: readonly string[]): Promise<number> {
     lastActs.push(lastAct);
     return plan;
   });
-  for (const act of lastActs) await act(code);
-  return code;
+  return (await lastActs[0]?.(code)) ?? code;
 }
 
 function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan & { readonly lastAct: LastAct } {

@@ -125,6 +125,19 @@ const SHORT: Record<string, Story> = {
     checkLines(next.stdout);
   },
 
+  'a job with --no-requeue is told so, and its image is kept': async (slurm) => {
+    slurm.folder('no-requeue');
+    const job = await slurm.sbatch('no-requeue', '--no-requeue --open-mode=append', batchRun());
+    await job.runs(1);
+    await job.says(/Warning: Slurm will not run this job again: it was submitted with --no-requeue/);
+    await notice(slurm, 'no-requeue', job);
+    const { state, record } = await job.ends();
+    // RequeueExit would have it run again all the same, so it leaves with another code.
+    expect([state, field(record, 'ExitCode'), field(record, 'Restarts')]).toEqual(['FAILED', '137:0', '0']);
+    expect(job.stderr).toMatch(/is not requeued by us: it was submitted with --no-requeue/);
+    expect(manifests(slurm, `slurm-test-${job.id}`)).toContain('manifest-00000001.json');
+  },
+
   'the epilog finishes the upload that the kill has cut': async (slurm) => {
     slurm.folder('rescued');
     const options = `${NOTICE} ${SAFE}`;
@@ -133,8 +146,9 @@ const SHORT: Record<string, Story> = {
     // Whoever has this lock is copying: others wait.
     const name = `slurm-test-${job.id}`;
     const mark = createHash('sha256').update(`file:/home/ann/${IMAGES}/${name}`).digest('hex').slice(0, 16);
-    const lock = `flock --close spool/fastfreeze-${mark}.lock sleep 300`;
-    const holder = await slurm.user('rescued', `{ ${lock} >/dev/null 2>&1 & echo $!; }`);
+    slurm.write('rescued/hold', '#!/bin/sh\necho $$ >holder.part\nmv holder.part holder\nexec sleep 300\n');
+    await slurm.user('rescued', `{ flock --close spool/fastfreeze-${mark}.lock ./hold >/dev/null 2>&1 & }`);
+    await job.waits('the lock to be held', () => existsSync(slurm.path('rescued', 'holder')));
     await notice(slurm, 'rescued', job);
     const pidOf = async (entry: string): Promise<string | undefined> =>
       (await slurm.processes())
@@ -147,10 +161,10 @@ const SHORT: Record<string, Story> = {
     expect(manifests(slurm, name)).toEqual([]);
     // As proctrack/cgroup does it at a job's end.
     await slurm.root(['kill', '-9', uploader]);
-    await slurm.root(['kill', holder.trim()]);
+    await slurm.root(['kill', readFileSync(slurm.path('rescued', 'holder'), 'utf8').trim()]);
     await job.runs(2);
     expect(job.stderr).toContain('Restoring application from generation 1');
-    expect(manifests(slurm, name)).toContain('manifest-1.json');
+    expect(manifests(slurm, name)).toContain('manifest-00000001.json');
     await finishes(slurm, 'rescued', job, 1);
   },
 };
@@ -235,18 +249,6 @@ const LONG: Record<string, Story> = {
     await Promise.all(tasks.map(async (task) => await task.runs(2)));
     expect(readdirSync(slurm.path(IMAGES)).filter((name) => name.startsWith(`slurm-test-${array}-`))).toHaveLength(4);
     await Promise.all(tasks.map(async (task) => await finishes(slurm, 'array', task, 1)));
-  },
-
-  'a job with --no-requeue is told so, and its image is kept': async (slurm) => {
-    slurm.folder('no-requeue');
-    const job = await slurm.sbatch('no-requeue', '--no-requeue --open-mode=append', batchRun('--requeue-exit-code 86'));
-    await job.runs(1);
-    await job.says(/Warning: Slurm will not run this job again: it was submitted with --no-requeue/);
-    await notice(slurm, 'no-requeue', job);
-    const { state, record } = await job.ends();
-    expect([state, field(record, 'ExitCode'), field(record, 'Restarts')]).toEqual(['FAILED', '86:0', '0']);
-    expect(job.stderr).toMatch(/is not requeued by us: it was submitted with --no-requeue/);
-    expect(manifests(slurm, `slurm-test-${job.id}`)).toContain('manifest-1.json');
   },
 };
 

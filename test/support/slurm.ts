@@ -6,6 +6,7 @@ import { Container } from './container.js';
 import { canMakeRoots, MAKE_ROOT_MS, type RootRecipe } from './debian-root.js';
 import type { MadePackage } from './package.js';
 import type { Answer } from './place.js';
+import { FULL } from './random.js';
 import { sleep, until } from './until.js';
 
 /** Whether Slurm can be had here; test/skips.json names what else is not tested. */
@@ -212,7 +213,7 @@ export class SlurmJob {
 }
 
 /** Slurm looks at limits every 30 s, and restarts as slowly. */
-const WAIT_MS = 240_000;
+const WAIT_MS = FULL ? 600_000 : 180_000;
 
 export function field(record: string, name: string): string {
   return new RegExp(`(?:^| )${name}=(\\S*)`).exec(record)?.[1] ?? '';
@@ -246,7 +247,7 @@ const CONFIGURATION = [
   'AccountingStorageType=accounting_storage/none',
   'SelectType=select/cons_tres',
   'SelectTypeParameters=CR_Core',
-  'SchedulerParameters=bf_interval=2,sched_min_interval=0,batch_sched_delay=0',
+  'SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0,batch_sched_delay=0',
   'MpiDefault=none',
   'ReturnToService=2',
   'KillWait=10',

@@ -62,7 +62,7 @@ describe('running a job again', () => {
   });
 
   /** What was asked of the controller, and said to the user. */
-  async function act(control: Partial<SlurmControl>): Promise<{ asked: string[]; said: string }> {
+  async function act(control: Partial<SlurmControl>): Promise<{ asked: string[]; said: string; code: number }> {
     const asked: string[] = [];
     let said = '';
     const whole: SlurmControl = {
@@ -77,8 +77,8 @@ describe('running a job again', () => {
     const log = createLogger({ command: 'batch', verbosity: 0, write: (line) => (said += line) });
     const { signal } = new AbortController();
     const options: AgainOptions = { control: whole, jobId: '7', code: 85, log, signal, retryMs: 1 };
-    await runAgain({ ...options, isBatchProcess: true });
-    return { asked, said };
+    const code = await runAgain({ ...options, isBatchProcess: true });
+    return { asked, said, code };
   }
 
   test('a controller that is away for a moment is asked again; one that stays away leaves the image, and a command', async () => {
@@ -97,7 +97,13 @@ describe('running a job again', () => {
       asked: [],
       said: expect.stringMatching(/not requeued by us: it was cancelled/) as unknown,
     });
-    expect(await act({ onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [] });
+    expect(await act({ onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 85 });
+  });
+
+  test('a job of --no-requeue leaves with a code that RequeueExit does not have', async () => {
+    const job = (): Promise<SlurmJob> => Promise.resolve({ ...RUNNING, mayRequeue: false });
+    expect(await act({ job })).toMatchObject({ asked: [], code: 85 });
+    expect(await act({ job, onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 137 });
   });
 });
 
