@@ -14,7 +14,9 @@ import { until } from '../support/until.js';
 jest.setTimeout(FULL ? 900_000 : 240_000);
 
 const BIN = '/opt/fastfreeze/bin/fastfreeze';
+const ADAPTER = '/opt/fastfreeze/batch-adapters/slurm';
 const IMAGES = 'images';
+const SITE = 'FASTFREEZE_IMAGE_BASE=file:/scratch/%u/images\nSITE_OTHER=theirs\nSITE WRONG=x';
 const NOTICE = '--signal=B:USR1@20';
 const SAFE = '--requeue --open-mode=append';
 
@@ -52,6 +54,26 @@ async function finishes(slurm: Slurm, folder: string, job: SlurmJob, restarts: n
 /** What comes before a limit, or by somebody's hand. */
 async function notice(slurm: Slurm, folder: string, job: SlurmJob): Promise<void> {
   await slurm.user(folder, `scancel --batch --signal=USR1 ${job.id}`);
+}
+
+/** A job with a spool that nothing gets out of until `release`: whoever has its lock is copying, and others wait. */
+async function holdsUpload(
+  slurm: Slurm,
+  folder: string,
+): Promise<{ job: SlurmJob; name: string; release: () => Promise<void> }> {
+  slurm.folder(folder, { hold: '#!/bin/sh\necho $$ >holder.part\nmv holder.part holder\nexec sleep 300\n' });
+  const script = `#!/bin/sh\nmkdir -p spool\n${batchRun('--spool spool')}`;
+  const job = await slurm.sbatch(folder, `${NOTICE} ${SAFE}`, script);
+  await job.runs(1);
+  const name = `slurm-test-${job.id}`;
+  const mark = createHash('sha256').update(`file:/home/ann/${IMAGES}/${name}`).digest('hex').slice(0, 16);
+  await slurm.user(folder, `{ flock --close spool/fastfreeze-${mark}.lock ./hold >/dev/null 2>&1 & }`);
+  const holder = slurm.path(folder, 'holder');
+  await job.waits('the lock to be held', () => existsSync(holder));
+  const release = async (): Promise<void> => {
+    await slurm.root(['kill', readFileSync(holder, 'utf8').trim()]);
+  };
+  return { job, name, release };
 }
 
 type Story = (slurm: Slurm) => Promise<void>;
@@ -139,33 +161,83 @@ const SHORT: Record<string, Story> = {
   },
 
   'the epilog finishes the upload that the kill has cut': async (slurm) => {
-    slurm.folder('rescued');
-    const options = `${NOTICE} ${SAFE}`;
-    const job = await slurm.sbatch('rescued', options, `#!/bin/sh\nmkdir -p spool\n${batchRun('--spool spool')}`);
-    await job.runs(1);
-    // Whoever has this lock is copying: others wait.
-    const name = `slurm-test-${job.id}`;
-    const mark = createHash('sha256').update(`file:/home/ann/${IMAGES}/${name}`).digest('hex').slice(0, 16);
-    slurm.write('rescued/hold', '#!/bin/sh\necho $$ >holder.part\nmv holder.part holder\nexec sleep 300\n');
-    await slurm.user('rescued', `{ flock --close spool/fastfreeze-${mark}.lock ./hold >/dev/null 2>&1 & }`);
-    await job.waits('the lock to be held', () => existsSync(slurm.path('rescued', 'holder')));
+    const { job, name, release } = await holdsUpload(slurm, 'rescued');
     await notice(slurm, 'rescued', job);
-    const pidOf = async (entry: string): Promise<string | undefined> =>
-      (await slurm.processes())
-        .split('\n')
+    const pidOf = async (entry: string): Promise<string | undefined> => {
+      const lines = (await slurm.processes()).split('\n');
+      return lines
         .find((line) => line.includes(entry) && line.includes(name))
         ?.trim()
         .split(' ')[0];
+    };
     const uploader = await job.waits('the upload to begin', () => pidOf('spool-main.js'));
     await job.waits('the epilog', async () => (await slurm.processes()).includes('slurm-rescue-main.js'));
     expect(manifests(slurm, name)).toEqual([]);
     // As proctrack/cgroup does it at a job's end.
     await slurm.root(['kill', '-9', uploader]);
-    await slurm.root(['kill', readFileSync(slurm.path('rescued', 'holder'), 'utf8').trim()]);
+    await release();
     await job.runs(2);
     expect(job.stderr).toContain('Restoring application from generation 1');
     expect(manifests(slurm, name)).toContain('manifest-00000001.json');
     await finishes(slurm, 'rescued', job, 1);
+  },
+
+  'where there is no prolog of ours, a job waits for its upload before it leaves': async (slurm) => {
+    const { job, name, release } = await holdsUpload(slurm, 'uploads');
+    await slurm.root(['rm', '-r', `/run/fastfreeze-slurm/${job.id}`]);
+    await notice(slurm, 'uploads', job);
+    await job.says(/Exiting with exit_code=85/);
+    expect(manifests(slurm, name)).toEqual([]);
+    await release();
+    await job.says(/Slurm runs job \d+ again/);
+    expect(manifests(slurm, name)).toContain('manifest-00000001.json');
+    await job.runs(2);
+    await finishes(slurm, 'uploads', job, 1);
+  },
+
+  'the task prolog gives what the site has set, and no more': async (slurm) => {
+    slurm.folder('exports');
+    await slurm.root([
+      'sh',
+      '-c',
+      'mkdir -p /etc/fastfreeze; cat >/etc/fastfreeze/job.env <<END\n# ours\n$0\nEND',
+      SITE,
+    ]);
+    const said = await slurm.user('exports', 'sbatch --parsable -o out -e err --wrap "command -v fastfreeze; env"', {
+      SITE_OTHER: 'mine',
+    });
+    const job = slurm.submitted('exports', said);
+    expect((await job.ends()).state).toBe('COMPLETED');
+    const lines = job.stdout.split('\n');
+    expect(lines[0]).toBe(BIN);
+    expect(lines.filter((line) => /^(?:SITE|FASTFREEZE_IMAGE)/.test(line)).sort()).toEqual([
+      'FASTFREEZE_IMAGE_BASE=file:/scratch/ann/images',
+      'SITE_OTHER=mine',
+    ]);
+  },
+
+  'prolog and epilog end with 0, whatever they find': async (slurm) => {
+    const hook = async (name: string, ...variables: string[]): Promise<string> =>
+      await slurm.root(['env', '-i', ...variables, `${ADAPTER}/${name}`]);
+    const job = ['SLURM_JOB_ID=999999', 'SLURM_JOB_UID=64001'];
+    const folder = slurm.nodePath('/run/fastfreeze-slurm/999999');
+    for (const variables of [
+      [],
+      ['SLURM_JOB_ID=../etc', 'SLURM_JOB_UID=64001'],
+      ['SLURM_JOB_ID=999998', 'SLURM_JOB_UID=x'],
+    ]) {
+      for (const name of ['prolog', 'epilog']) await hook(name, ...variables);
+    }
+    expect(existsSync(slurm.nodePath('/run/fastfreeze-slurm/999998'))).toBe(false);
+    await hook('prolog', ...job, 'FASTFREEZE=/nowhere');
+    expect(readFileSync(join(folder, 'note'), 'utf8')).toMatch(/^\/nowhere does not run on this node/);
+    const print = await slurm.user('.', `SLURM_JOB_ID=999999 ${ADAPTER}/task_prolog`);
+    expect(print).toMatch(/^print fastfreeze: \/nowhere does not run on this node/m);
+    // What a user puts there is only ever read as that user.
+    await slurm.user('.', 'ln -s /etc/munge/munge.key /run/fastfreeze-slurm/999999/job.json');
+    await hook('epilog', ...job);
+    expect(existsSync(folder)).toBe(false);
+    expect(slurm.logs()).toMatch(/epilog: job 999999: .*(?:permission denied|EACCES)/i);
   },
 };
 
