@@ -237,7 +237,7 @@ const SHORT: Record<string, Story> = {
     await slurm.user('.', 'ln -s /etc/munge/munge.key /run/fastfreeze-slurm/999999/job.json');
     await hook('epilog', ...job);
     expect(existsSync(folder)).toBe(false);
-    expect(slurm.logs()).toMatch(/epilog: job 999999: .*(?:permission denied|EACCES)/i);
+    expect(slurm.log('fastfreeze-slurm.log')).toMatch(/epilog: job 999999: .*(?:permission denied|EACCES)/i);
   },
 };
 
@@ -361,7 +361,7 @@ function underSlurm(): void {
       'the node to be idle',
       async () => (await slurm.nodeState()) === 'IDLE',
       120_000,
-      () => slurm.logs(),
+      () => slurm.report(),
     );
     expect(await slurm.processes()).toBe('');
     const names = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
@@ -372,6 +372,8 @@ function underSlurm(): void {
       '/var/tmp/fastfreeze': [],
     };
     expect(Object.fromEntries(Object.keys(left).map((path) => [path, names(slurm.nodePath(path))]))).toEqual(left);
-    expect(slurm.logs()).not.toMatch(/drain/i);
+    // Of each job the controller tells; of a node that it drains as well.
+    expect(slurm.log('slurm/slurmctld.log')).toMatch(/_job_complete: JobId=\d+ done/);
+    expect(slurm.log('slurm/slurmctld.log')).not.toMatch(/drain/i);
   });
 }

@@ -27,6 +27,8 @@ const HOME = `/home/${USER}`;
 const USER_ENV = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME, USER, LANG: 'C.UTF-8' };
 const ROOT_ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' };
 
+const LOGS = ['slurm/slurmctld.log', 'slurm/slurmd.log', 'fastfreeze-slurm.log'] as const;
+
 /** An application that counts as our fixtures do, and costs little. It ends when `stop` is there. */
 const SOLVE = `#!/bin/sh
 n=0
@@ -61,7 +63,7 @@ export class Slurm {
       writeFileSync(join(container.root, 'etc/slurm/slurm.conf'), `${[...CONFIGURATION, ...lines].join('\n')}\n`);
       await slurm.root(['sh', '-c', START, 'sh', USER, String(USER_ID)]);
       const isUp = async (): Promise<boolean> => (await slurm.nodeState()) === 'IDLE';
-      await until('the node to be idle', isUp, START_MS, () => slurm.logs());
+      await until('the node to be idle', isUp, START_MS, () => slurm.report());
       return slurm;
     } catch (error) {
       await slurm.stop();
@@ -136,11 +138,15 @@ export class Slurm {
     await this.container.stop();
   }
 
-  logs(): string {
-    const names = ['log/slurm/slurmctld.log', 'log/slurm/slurmd.log', 'log/fastfreeze-slurm.log'];
+  /** All that one of the daemons, or of our hooks, has said. */
+  log(name: (typeof LOGS)[number]): string {
+    return readIfThere(this.nodePath(`/var/log/${name}`));
+  }
+
+  /** What a person wants to see when a test has failed. */
+  report(): string {
     const jobs = this.#jobs.map((job) => job.report());
-    const files = names.map((name) => `--- ${name}\n${readIfThere(this.nodePath(`/var/${name}`)).slice(-4000)}`);
-    return [...jobs, ...files].join('\n');
+    return [...jobs, ...LOGS.map((name) => `--- ${name}\n${this.log(name).slice(-4000)}`)].join('\n');
   }
 }
 
@@ -204,7 +210,7 @@ export class SlurmJob {
       if (value === undefined || value === false) await sleep(300);
       return value;
     };
-    return await until(`job ${this.id}: ${what}`, slowly, WAIT_MS, () => this.slurm.logs());
+    return await until(`job ${this.id}: ${what}`, slowly, WAIT_MS, () => this.slurm.report());
   }
 
   report(): string {
