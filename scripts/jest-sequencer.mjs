@@ -12,6 +12,7 @@ const LONGEST = [
   'generations-user-first',
   'generations-user-second',
   'jobs',
+  'slurm',
   's3-jobs',
   'lease',
   'store-faults',

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { Logger } from '../base/log.js';
 import type { NoticeSource } from '../notice/notice.js';
 
 export const SYSTEM_NAMES = ['slurm', 'aws-batch', 'gcp-batch', 'kubernetes', 'none'] as const;
@@ -9,6 +10,21 @@ export interface Finding {
   readonly level: 'fail' | 'warn';
   readonly what: string;
   readonly remedy: string;
+}
+
+/** What a run is about, for what the system is asked and told of it. */
+export interface BatchRun {
+  readonly jobName: string;
+  readonly imageUrl: string;
+  readonly keep: number;
+  readonly spoolDirectory?: string;
+}
+
+/** What an act at the end of a run has to work with. */
+export interface EndTools {
+  readonly run: BatchRun;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
 }
 
 /** A batch system, as a job sees it from inside. */
@@ -33,6 +49,16 @@ export interface BatchSystem {
   /** What makes it run the job again when it exits with `code`. */
   readonly rerun: (code: number) => string;
   readonly findings: readonly Finding[];
+  /** Just before the application starts. */
+  readonly begin?: (run: BatchRun, log: Logger) => void;
+  /** What only the system itself can tell, and what takes time to ask. Never rejects. */
+  readonly inspect?: (code: number, signal: AbortSignal) => Promise<Finding[]>;
+  /**
+   * The last act of a run that leaves with the code for "run again", where the code alone does not make the system do so.
+   * The image is durable and the application gone; the system may end this process for it. Resolves to the exit code to
+   * leave with. Never rejects.
+   */
+  readonly runAgain?: (code: number, tools: EndTools) => Promise<number>;
 }
 
 /** As a name of one folder in every kind of store. */

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
+import { type LastAct, attend } from '../batch/attend.js';
 import { chooseSystem } from '../batch/recognise.js';
 import { resubmit } from '../batch/resubmit.js';
 import { type SetUp, setUp } from '../batch/set-up.js';
+import { rescue } from '../batch/slurm-rescue.js';
 import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
 import type { RunOutcome } from '../engine/run.js';
@@ -56,6 +58,7 @@ export const batchCommand: Command = {
        fastfreeze batch explain [OPTIONS]
        fastfreeze batch job-definition aws [OPTIONS] [--] COMMAND [ARGS...]
        fastfreeze batch job gcp [OPTIONS] [--] COMMAND [ARGS...]
+       fastfreeze batch rescue DIR
 
 run: as fastfreeze run, with an image URL of the job's own, and notices: before the
 time limit, or when the machine is taken away, the application is frozen, and the exit
@@ -63,6 +66,7 @@ code makes the batch system run the job again, which continues it. A job that an
 earlier attempt has finished ends at once with the exit code that it had.
 explain: prints what run would go by, and what is missing.
 job-definition, job: print what AWS and Google Batch take; each has a --help.
+rescue: for Slurm's epilog: finishes what the end of the job that left DIR has cut.
 
 Options (run takes those of fastfreeze run as well):
       --adapter A            auto, slurm, aws-batch, gcp-batch, kubernetes, none [auto]
@@ -102,8 +106,9 @@ Exit status:
   },
   async run(args) {
     const [verb, ...rest] = args;
-    if (verb === 'explain') return explain(rest);
+    if (verb === 'explain') return await explain(rest);
     if (verb === 'run') return await runBatch(rest);
+    if (verb === 'rescue') return await rescue(rescueDirectory(rest));
     const printer = await printerOf(verb);
     if (printer !== undefined) return await printer.run(rest);
     throw new FastFreezeError({
@@ -112,7 +117,7 @@ Exit status:
       reason:
         verb === undefined
           ? 'batch needs run or explain'
-          : `batch has run and explain, job-definition and job, not ${JSON.stringify(verb)}`,
+          : `batch has run and explain, job-definition, job and rescue, not ${JSON.stringify(verb)}`,
       hint: 'fastfreeze batch run -- COMMAND',
     });
   },
@@ -124,7 +129,7 @@ async function printerOf(verb: string | undefined): Promise<Command | undefined>
   return verb === 'job' ? (await import('./batch-job.js')).jobCommand : undefined;
 }
 
-function explain(args: readonly string[]): number {
+async function explain(args: readonly string[]): Promise<number> {
   const parsed = parseOptions(args, { ...RUN_OPTIONS, ...BATCH_OPTIONS }, false);
   const [word] = parsed.rest;
   if (word !== undefined) {
@@ -136,7 +141,10 @@ function explain(args: readonly string[]): number {
       hint: 'fastfreeze batch explain --help',
     });
   }
-  const found = readSetUp(parsed);
+  const known = readSetUp(parsed);
+  const { system, requeueExitCode } = known;
+  const asked = (await system.inspect?.(requeueExitCode, new AbortController().signal)) ?? [];
+  const found = { ...known, findings: [...known.findings, ...asked] };
   process.stdout.write(flagOption(parsed, 'json') ? explainJson(found) : explainText(found));
   return found.findings.some(({ level }) => level === 'fail') ? EXIT.failed : EXIT.ok;
 }
@@ -145,10 +153,16 @@ async function runBatch(args: readonly string[]): Promise<number> {
   const startedAtMs = Date.now();
   const parsed = parseOptions(args, { ...RUN_OPTIONS, ...BATCH_OPTIONS }, true);
   if (flagOption(parsed, 'json')) throw wrongValue('json', '', 'it belongs to batch explain');
-  return await runAndTell(parsed, startedAtMs, () => planBatch(parsed, startedAtMs));
+  const lastActs: LastAct[] = [];
+  const code = await runAndTell(parsed, startedAtMs, () => {
+    const { lastAct, ...plan } = planBatch(parsed, startedAtMs);
+    lastActs.push(lastAct);
+    return plan;
+  });
+  return (await lastActs[0]?.(code)) ?? code;
 }
 
-function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
+function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan & { readonly lastAct: LastAct } {
   const found = readSetUp(parsed);
   const failure = found.findings.find(({ level }) => level === 'fail');
   const { imageUrl } = found;
@@ -171,6 +185,9 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
   const name = nameToContinue(found);
   if (name !== undefined) log.info(`Submitted again with FASTFREEZE_JOB_ID=${name}, it continues`);
   for (const { what, remedy } of found.findings) log.warn(`${what} (try: ${remedy})`);
+  const { jobName, keep, spoolDirectory } = options;
+  const run = { jobName, imageUrl, keep, ...(spoolDirectory === undefined ? {} : { spoolDirectory }) };
+  const lastAct = attend({ ...found, run, log });
   const pilot = createPilot({
     sources: found.sources,
     stopSignals: found.signals,
@@ -191,7 +208,18 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan {
     }
     return code;
   };
-  return { options, pilot, exitCode };
+  return { options, pilot, exitCode, lastAct };
+}
+
+function rescueDirectory(args: readonly string[]): string {
+  const [directory, ...more] = args;
+  if (directory !== undefined && more.length === 0) return directory;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'rescue',
+    reason: 'it takes the folder that a job has left',
+    hint: 'fastfreeze batch rescue DIR',
+  });
 }
 
 /** What has another submission use the key of this one: the index of a task is added to it. Undefined where that was not so here. */

@@ -14,6 +14,9 @@ export interface ContainerOptions {
   readonly hidden: readonly string[];
   /** It is for a container engine: with the machine's network and control groups. */
   readonly engine?: boolean;
+  /** Folders of the root that can be written to as well, in memory: `etc`. */
+  readonly writable?: readonly string[];
+  readonly hostname?: string;
 }
 
 /** What a command has said so far, and how it ends. */
@@ -35,14 +38,15 @@ export class Container {
     private readonly namespaces: readonly string[],
   ) {}
 
-  static async start(recipe: RootRecipe, { mounts, hidden, engine = false }: ContainerOptions): Promise<Container> {
+  static async start(recipe: RootRecipe, options: ContainerOptions): Promise<Container> {
+    const { mounts, hidden, engine = false, writable = [], hostname = '' } = options;
     const root = await debianRoot(recipe);
     const words = [engine ? 'engine' : '', ...hidden, '--', ...Object.entries(mounts).flat()];
     const own = ['--mount', '--pid', '--uts', '--ipc', ...(engine ? [] : ['--net'])];
     const namespaces = [...own, '--fork', '--kill-child'];
     const holder = spawn('unshare', [...namespaces, 'sh', '-c', ENTER, 'sh', root, ...words], {
       stdio: ['pipe', 'pipe', 'pipe'],
-      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' },
+      env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', WRITABLE: writable.join(' '), NAME: hostname },
     });
     let said = '';
     for (const stream of [holder.stdout, holder.stderr]) stream.on('data', (data: Buffer) => (said += data.toString()));
@@ -54,6 +58,11 @@ export class Container {
     const [inside] = childrenOf(holder.pid ?? -1);
     if (inside === undefined) throw new Error(`the container ended at once: ${said}`);
     return new Container(holder, inside, own);
+  }
+
+  /** Its root folder, as we see it. */
+  get root(): string {
+    return `/proc/${this.inside}/root`;
   }
 
   /** Starts a command in it with exactly this environment, in the root folder. */
@@ -105,6 +114,16 @@ shift 2
 [ -n "$engine" ] || ip link set lo up
 mount --bind "$root" "$root"
 mount -o remount,bind,ro "$root"
+if [ -n "$NAME" ]; then
+  hostname "$NAME"
+  # Where there are loopback addresses only, getaddrinfo finds none of them for many programs.
+  [ -n "$engine" ] || ip addr add 10.0.0.1/32 dev lo
+fi
+for folder in $WRITABLE; do
+  mount -t tmpfs -o mode=755 tmpfs "$root/mnt"
+  cp -a "$root/$folder/." "$root/mnt/"
+  mount --move "$root/mnt" "$root/$folder"
+done
 for folder in opt tmp run home var/tmp var/log usr/local/bin; do mount -t tmpfs tmpfs "$root/$folder"; done
 chmod 1777 "$root/tmp" "$root/var/tmp"
 mount -t proc proc "$root/proc"
@@ -127,5 +146,8 @@ pivot_root . mnt
 cd /
 umount -l /mnt
 echo ready
-exec cat
+# A shell that waits takes leave of all orphans.
+exec 3<&0
+cat <&3 &
+wait $!
 `;

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: Apache-2.0
+// A real Slurm (slurmctld, slurmd, munge) whose jobs are frozen and requeued, for a user who was made for it. All stories go on side by
+// side, since Slurm's clock ticks in 30 s and a requeue takes its time; the long ones only at full length.
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { checkLines } from '../support/lines.js';
+import { MAKE_PACKAGE_MS, makePackage } from '../support/package.js';
+import { FULL } from '../support/random.js';
+import { field, hasSlurm, Slurm, SLURM_START_MS, type SlurmJob } from '../support/slurm.js';
+import { until } from '../support/until.js';
+
+jest.setTimeout(FULL ? 900_000 : 240_000);
+
+const BIN = '/opt/fastfreeze/bin/fastfreeze';
+const ADAPTER = '/opt/fastfreeze/batch-adapters/slurm';
+const IMAGES = 'images';
+const SITE = 'FASTFREEZE_IMAGE_BASE=file:/scratch/%u/images\nSITE_OTHER=theirs\nSITE WRONG=x';
+const NOTICE = '--signal=B:USR1@20';
+const SAFE = '--requeue --open-mode=append';
+
+/** Fenced blocks of the adapter's README, by the first line that they have. */
+function block(first: RegExp): string[] {
+  const text = readFileSync(join(process.cwd(), 'batch-adapters/slurm/README.md'), 'utf8');
+  const found = [...text.matchAll(/^```[^\n]*\n(.*?)^```/gms)].find((match) => first.test(match[1] ?? ''));
+  if (found === undefined) throw new Error(`no block begins with ${String(first)}`);
+  return (found[1] ?? '').split('\n').filter((line) => line !== '');
+}
+
+const batchRun = (options = ''): string => `#!/bin/sh\nexec ${BIN} batch run ${options} -- ./solve\n`;
+
+/** What ignores SIGTERM, which Slurm sends to every process of a job that it ends. */
+const STUBBORN = `#!/bin/sh
+trap '' TERM
+n=0
+while [ ! -e stop ]; do
+  echo "$n step"
+  n=$((n + 1))
+  sleep 0.1
+done
+echo "$n done"
+`;
+
+/** A job that goes on to its end now: its output is exact, and Slurm has run it so often. */
+async function finishes(slurm: Slurm, folder: string, job: SlurmJob, restarts: number): Promise<void> {
+  slurm.write(join(folder, 'stop'), '');
+  const { state, record } = await job.ends();
+  expect([state, field(record, 'ExitCode'), field(record, 'Restarts')]).toEqual(['COMPLETED', '0:0', String(restarts)]);
+  expect(job.stderr.split('Application is ready, started from scratch')).toHaveLength(2);
+  checkLines(job.stdout);
+}
+
+/** What comes before a limit, or by somebody's hand. */
+async function notice(slurm: Slurm, folder: string, job: SlurmJob): Promise<void> {
+  await slurm.user(folder, `scancel --batch --signal=USR1 ${job.id}`);
+}
+
+/** A job with a spool that nothing gets out of until `release`: whoever has its lock is copying, and others wait. */
+async function holdsUpload(
+  slurm: Slurm,
+  folder: string,
+): Promise<{ job: SlurmJob; name: string; release: () => Promise<void> }> {
+  slurm.folder(folder, { hold: '#!/bin/sh\necho $$ >holder.part\nmv holder.part holder\nexec sleep 300\n' });
+  const script = `#!/bin/sh\nmkdir -p spool\n${batchRun('--spool spool')}`;
+  const job = await slurm.sbatch(folder, `${NOTICE} ${SAFE}`, script);
+  await job.runs(1);
+  const name = `slurm-test-${job.id}`;
+  const mark = createHash('sha256').update(`file:/home/ann/${IMAGES}/${name}`).digest('hex').slice(0, 16);
+  await slurm.user(folder, `{ flock --close spool/fastfreeze-${mark}.lock ./hold >/dev/null 2>&1 & }`);
+  const holder = slurm.path(folder, 'holder');
+  await job.waits('the lock to be held', () => existsSync(holder));
+  const release = async (): Promise<void> => {
+    await slurm.root(['kill', readFileSync(holder, 'utf8').trim()]);
+  };
+  return { job, name, release };
+}
+
+type Story = (slurm: Slurm) => Promise<void>;
+
+const SHORT: Record<string, Story> = {
+  'the README’s commands, as written, to a job that was resumed': async (slurm) => {
+    slurm.folder('readme');
+    const session = block(/^export PATH=/);
+    const last = session.findIndex((line) => line.startsWith('scancel'));
+    expect(last).toBeGreaterThan(0);
+    const setUp = session.slice(0, last).join('\n');
+    const said = await slurm.user('readme', `{ ${setUp}\necho "$job"; }`);
+    const job = slurm.submitted('readme', said, 'solve.out', 'solve.err');
+    await job.runs(1);
+    await slurm.user('readme', `{ job=${job.id}\n${session[last] ?? ''}\n}`);
+    await job.runs(2);
+    expect(job.stderr).toContain('Restoring application from generation 1');
+    expect(job.stderr).toMatch(/Slurm runs job \d+ again, since RequeueExit has 85/);
+    await finishes(slurm, 'readme', job, 1);
+  },
+
+  'the README’s script': async (slurm) => {
+    slurm.folder('script');
+    const lines = block(/^#!\/bin\/bash\n#SBATCH/);
+    const script = lines.join('\n').replace('exec fastfreeze', `exec ${BIN}`);
+    const job = await slurm.sbatch('script', '', `${script}\n`);
+    await job.runs(1);
+    await notice(slurm, 'script', job);
+    await job.runs(2);
+    await finishes(slurm, 'script', job, 1);
+  },
+
+  'without RequeueExit, and in a script that goes on: by scontrol': async (slurm) => {
+    slurm.folder('scontrol');
+    slurm.folder('goes-on');
+    const job = await slurm.sbatch('scontrol', `${NOTICE} ${SAFE}`, batchRun('--requeue-exit-code 86'));
+    const other = await slurm.sbatch(
+      'goes-on',
+      SAFE,
+      `#!/bin/sh\n${BIN} batch run -- ./solve\ncode=$?\nsleep 60\nexit $code\n`,
+    );
+    await Promise.all([job.runs(1), other.runs(1)]);
+    await Promise.all([
+      notice(slurm, 'scontrol', job),
+      // Its shell would die of the signal.
+      slurm.user('goes-on', `${BIN} checkpoint slurm-test-${other.id}`),
+    ]);
+    await Promise.all([job.runs(2), other.runs(2)]);
+    for (const one of [job, other]) expect(one.stderr).toMatch(/Requeueing job \d+ \(scontrol requeue\)/);
+    await finishes(slurm, 'scontrol', job, 1);
+    slurm.write('goes-on/stop', '');
+    await other.waits('its application’s end', () => other.stdout.endsWith(' done\n'));
+    checkLines(other.stdout);
+    await slurm.user('goes-on', `scancel ${other.id}`);
+  },
+
+  'scancel: not run again, and the image is kept': async (slurm) => {
+    slurm.folder('cancelled', { solve: STUBBORN });
+    const job = await slurm.sbatch('cancelled', `${NOTICE} ${SAFE}`, batchRun());
+    await job.runs(1);
+    await slurm.user('cancelled', `scancel ${job.id}`);
+    const { record } = await job.ends();
+    expect([field(record, 'JobState'), field(record, 'Restarts')]).toEqual(['CANCELLED', '0']);
+    expect(job.stderr).toMatch(/Job \d+ is not requeued by us: it was cancelled, .*\. Its image is kept/);
+
+    const again = `#!/bin/sh\nexport FASTFREEZE_JOB_ID=slurm-test-${job.id}\n${batchRun()}`;
+    const next = await slurm.sbatch('cancelled', SAFE, again);
+    await next.waits('its restore', () => next.stderr.includes('Restoring application from generation 1'));
+    slurm.write('cancelled/stop', '');
+    expect((await next.ends()).state).toBe('COMPLETED');
+    checkLines(next.stdout);
+  },
+
+  'a job with --no-requeue is told so, and its image is kept': async (slurm) => {
+    slurm.folder('no-requeue');
+    const job = await slurm.sbatch('no-requeue', '--no-requeue --open-mode=append', batchRun());
+    await job.runs(1);
+    await job.says(/Warning: Slurm will not run this job again: it was submitted with --no-requeue/);
+    await notice(slurm, 'no-requeue', job);
+    const { state, record } = await job.ends();
+    // RequeueExit would have it run again all the same, so it leaves with another code.
+    expect([state, field(record, 'ExitCode'), field(record, 'Restarts')]).toEqual(['FAILED', '137:0', '0']);
+    expect(job.stderr).toMatch(/is not requeued by us: it was submitted with --no-requeue/);
+    expect(manifests(slurm, `slurm-test-${job.id}`)).toContain('manifest-00000001.json');
+  },
+
+  'the epilog finishes the upload that the kill has cut': async (slurm) => {
+    const { job, name, release } = await holdsUpload(slurm, 'rescued');
+    await notice(slurm, 'rescued', job);
+    const pidOf = async (entry: string): Promise<string | undefined> => {
+      const lines = (await slurm.processes()).split('\n');
+      return lines
+        .find((line) => line.includes(entry) && line.includes(name))
+        ?.trim()
+        .split(' ')[0];
+    };
+    const uploader = await job.waits('the upload to begin', () => pidOf('spool-main.js'));
+    await job.waits('the epilog', async () => (await slurm.processes()).includes('slurm-rescue-main.js'));
+    expect(manifests(slurm, name)).toEqual([]);
+    // As proctrack/cgroup does it at a job's end.
+    await slurm.root(['kill', '-9', uploader]);
+    await release();
+    await job.runs(2);
+    expect(job.stderr).toContain('Restoring application from generation 1');
+    expect(manifests(slurm, name)).toContain('manifest-00000001.json');
+    await finishes(slurm, 'rescued', job, 1);
+  },
+
+  'where there is no prolog of ours, a job waits for its upload before it leaves': async (slurm) => {
+    const { job, name, release } = await holdsUpload(slurm, 'uploads');
+    await slurm.root(['rm', '-r', `/run/fastfreeze-slurm/${job.id}`]);
+    await notice(slurm, 'uploads', job);
+    await job.says(/Exiting with exit_code=85/);
+    expect(manifests(slurm, name)).toEqual([]);
+    await release();
+    await job.says(/Slurm runs job \d+ again/);
+    expect(manifests(slurm, name)).toContain('manifest-00000001.json');
+    await job.runs(2);
+    await finishes(slurm, 'uploads', job, 1);
+  },
+
+  'the task prolog gives what the site has set, and no more': async (slurm) => {
+    slurm.folder('exports');
+    await slurm.root([
+      'sh',
+      '-c',
+      'mkdir -p /etc/fastfreeze; cat >/etc/fastfreeze/job.env <<END\n# ours\n$0\nEND',
+      SITE,
+    ]);
+    const said = await slurm.user('exports', 'sbatch --parsable -o out -e err --wrap "command -v fastfreeze; env"', {
+      SITE_OTHER: 'mine',
+    });
+    const job = slurm.submitted('exports', said);
+    expect((await job.ends()).state).toBe('COMPLETED');
+    const lines = job.stdout.split('\n');
+    expect(lines[0]).toBe(BIN);
+    expect(lines.filter((line) => /^(?:SITE|FASTFREEZE_IMAGE)/.test(line)).sort()).toEqual([
+      'FASTFREEZE_IMAGE_BASE=file:/scratch/ann/images',
+      'SITE_OTHER=mine',
+    ]);
+  },
+
+  'prolog and epilog end with 0, whatever they find': async (slurm) => {
+    const hook = async (name: string, ...variables: string[]): Promise<string> =>
+      await slurm.root(['env', '-i', ...variables, `${ADAPTER}/${name}`]);
+    const job = ['SLURM_JOB_ID=999999', 'SLURM_JOB_UID=64001'];
+    const folder = slurm.nodePath('/run/fastfreeze-slurm/999999');
+    for (const variables of [
+      [],
+      ['SLURM_JOB_ID=../etc', 'SLURM_JOB_UID=64001'],
+      ['SLURM_JOB_ID=999998', 'SLURM_JOB_UID=x'],
+    ]) {
+      for (const name of ['prolog', 'epilog']) await hook(name, ...variables);
+    }
+    expect(existsSync(slurm.nodePath('/run/fastfreeze-slurm/999998'))).toBe(false);
+    await hook('prolog', ...job, 'FASTFREEZE=/nowhere');
+    expect(readFileSync(join(folder, 'note'), 'utf8')).toMatch(/^\/nowhere does not run on this node/);
+    const print = await slurm.user('.', `SLURM_JOB_ID=999999 ${ADAPTER}/task_prolog`);
+    expect(print).toMatch(/^print fastfreeze: \/nowhere does not run on this node/m);
+    // What a user puts there is only ever read as that user.
+    await slurm.user('.', 'ln -s /etc/munge/munge.key /run/fastfreeze-slurm/999999/job.json');
+    await hook('epilog', ...job);
+    expect(existsSync(folder)).toBe(false);
+    expect(slurm.log('fastfreeze-slurm.log')).toMatch(/epilog: job 999999: .*(?:permission denied|EACCES)/i);
+  },
+};
+
+/** Three limits, and a fourth run in which it is done. */
+function outlives(folder: string, options: string): Story {
+  return async (slurm) => {
+    slurm.folder(folder);
+    const job = await slurm.sbatch(folder, `--time=1 ${options} ${SAFE}`, batchRun());
+    await job.runs(4);
+    await finishes(slurm, folder, job, 3);
+    for (const generation of [1, 2, 3]) {
+      expect(job.stderr).toContain(`Restoring application from generation ${generation} `);
+    }
+  };
+}
+
+/** Only both of its victims together are enough for the other job. */
+async function preempt(slurm: Slurm, partition: string): Promise<void> {
+  slurm.folder(partition);
+  await slurm.sbatch(partition, `-p ${partition} -c 49`, '#!/bin/sh\nsleep 5\n');
+}
+
+const LONG: Record<string, Story> = {
+  'a job outlives its time limit three times, by the signal before it': outlives('limit-signal', NOTICE),
+  'a job outlives its time limit three times, by what scontrol says': outlives('limit-asked', ''),
+
+  'preemption: with grace, by the user signal and by asking; without grace': async (slurm) => {
+    for (const folder of ['signalled', 'asked']) slurm.folder(folder);
+    const options = `-p grace -c 16 ${SAFE}`;
+    const signalled = await slurm.sbatch('signalled', `${options} ${NOTICE} --time=60`, batchRun());
+    const asked = await slurm.sbatch('asked', options, batchRun());
+    await Promise.all([signalled.runs(1), asked.runs(1)]);
+    await preempt(slurm, 'middle');
+    await Promise.all([signalled.runs(2), asked.runs(2)]);
+    expect(signalled.stderr).toMatch(/Checkpointing application to \S+ \(SIGUSR1 came\)/);
+    expect(asked.stderr).toMatch(/Notice: Slurm preempts this job at /);
+    await Promise.all([finishes(slurm, 'signalled', signalled, 1), finishes(slurm, 'asked', asked, 1)]);
+
+    slurm.folder('abrupt', { solve: STUBBORN });
+    const abrupt = await slurm.sbatch('abrupt', `-p graceless -c 48 ${SAFE}`, batchRun());
+    await abrupt.runs(1);
+    await preempt(slurm, 'high');
+    await abrupt.runs(2);
+    expect(abrupt.stderr).toMatch(/Checkpointing application to \S+ \(SIGTERM came\)/);
+    await finishes(slurm, 'abrupt', abrupt, 1);
+  },
+
+  'a job that hits its limit with an image of this attempt is requeued by the epilog': async (slurm) => {
+    slurm.folder('timeout', { solve: STUBBORN });
+    // It hears of nothing in time, and is killed.
+    const options = '--notice-on USR2 --notice-from none --checkpoint-every 10s --output exact.out';
+    const job = await slurm.sbatch('timeout', `--time=1 ${SAFE}`, batchRun(options));
+    await job.waits('a start', () => job.stderr.includes('Application is ready'));
+    await job.waits('a restart', () => job.stderr.includes('Application is ready, restore took'));
+    expect(job.stderr).toMatch(/DUE TO TIME LIMIT/);
+    slurm.write('timeout/stop', '');
+    const { state, record } = await job.ends();
+    expect([state, field(record, 'Restarts')]).toEqual(['COMPLETED', '1']);
+    checkLines(readFileSync(slurm.path('timeout', 'exact.out'), 'utf8'));
+  },
+
+  'an array of four: each task has its own image, and is requeued by itself': async (slurm) => {
+    slurm.folder('array');
+    const script = `#!/bin/sh\n${batchRun()}`;
+    slurm.write('array/job.sh', script);
+    const said = await slurm.user('array', `sbatch --parsable --array=1-4 -o out-%a -e err-%a ${SAFE} job.sh`, {
+      FASTFREEZE_IMAGE_BASE: 'file:/home/ann/images',
+    });
+    const array = said.trim();
+    const ids = async (): Promise<string[]> => {
+      const all = await slurm.root(['scontrol', 'show', 'job', '-o', array]);
+      return [1, 2, 3, 4].flatMap((task) => {
+        const record = all.split('\n').find((line) => field(line, 'ArrayTaskId') === String(task));
+        return record === undefined ? [] : [field(record, 'JobId')];
+      });
+    };
+    const found = await until('four tasks', async () => ((await ids()).length === 4 ? await ids() : undefined));
+    const tasks = found.map((id, i) => slurm.submitted('array', id, `out-${i + 1}`, `err-${i + 1}`));
+    await Promise.all(tasks.map(async (task) => await task.runs(1)));
+    await slurm.user('array', `scancel --batch --signal=USR1 ${array}`);
+    await Promise.all(tasks.map(async (task) => await task.runs(2)));
+    expect(readdirSync(slurm.path(IMAGES)).filter((name) => name.startsWith(`slurm-test-${array}-`))).toHaveLength(4);
+    await Promise.all(tasks.map(async (task) => await finishes(slurm, 'array', task, 1)));
+  },
+};
+
+function manifests(slurm: Slurm, job: string): string[] {
+  const path = slurm.path(IMAGES, job);
+  return existsSync(path) ? readdirSync(path).filter((name) => name.startsWith('manifest-')) : [];
+}
+
+if (hasSlurm) describe('under Slurm', underSlurm);
+else test.skip('under Slurm', () => undefined);
+
+function underSlurm(): void {
+  const stories = Object.entries({ ...SHORT, ...(FULL ? LONG : {}) });
+  const told = new Map<string, Promise<void>>();
+  let slurm: Slurm;
+
+  beforeAll(async () => {
+    const made = makePackage();
+    slurm = await Slurm.start(made, block(/^RequeueExit=/));
+    for (const [name, story] of stories) {
+      const going = story(slurm);
+      // Its test will see to it.
+      going.catch(() => undefined);
+      told.set(name, going);
+    }
+  }, MAKE_PACKAGE_MS + SLURM_START_MS);
+
+  afterAll(async () => {
+    await slurm.stop();
+  });
+
+  test.each(stories.map(([name]) => name))('%s', async (name) => {
+    await told.get(name);
+  });
+
+  test('nothing of ours is left on the node, and it was never drained', async () => {
+    await until(
+      'the node to be idle',
+      async () => (await slurm.nodeState()) === 'IDLE',
+      120_000,
+      () => slurm.report(),
+    );
+    expect(await slurm.processes()).toBe('');
+    const names = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
+    const left = {
+      '/run/fastfreeze-slurm': [],
+      '/tmp/fastfreeze-64001': [],
+      '/var/tmp': ['fastfreeze'],
+      '/var/tmp/fastfreeze': [],
+    };
+    expect(Object.fromEntries(Object.keys(left).map((path) => [path, names(slurm.nodePath(path))]))).toEqual(left);
+    // Of each job the controller tells; of a node that it drains as well.
+    expect(slurm.log('slurm/slurmctld.log')).toMatch(/_job_complete: JobId=\d+ done/);
+    expect(slurm.log('slurm/slurmctld.log')).not.toMatch(/drain/i);
+  });
+}
