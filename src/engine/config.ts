@@ -119,7 +119,8 @@ export const INTERRUPTED = 'interrupted';
 /** From the launcher to the supervisor. */
 export type LauncherMessage =
   | { readonly type: 'config'; readonly config: SupervisorConfig }
-  | { readonly type: 'signal'; readonly signal: number }
+  /** `ifNotReady`: it ends a run that has nothing to lose yet, and an application that runs does not get it. */
+  | { readonly type: 'signal'; readonly signal: number; readonly ifNotReady?: true }
   /** A signal came that asks the job to leave; the application may have got it as well. */
   | { readonly type: 'told-to-leave' }
   /** In answer to `app-ended`. */

@@ -411,6 +411,7 @@ async function supervise(
   { log, metrics, hooks }: Voice,
 ): Promise<RunOutcome> {
   let isReady = false;
+  const early: ForwardedSignal[] = [];
   const launched = launch({
     command: [...nodeCommand(), ...SUPERVISOR_FLAGS, fileURLToPath(new URL('./supervisor-main.js', import.meta.url))],
     container: config.container,
@@ -430,13 +431,21 @@ async function supervise(
         checkpoint: (request) => requestCheckpoint(config.jobName, request, () => undefined),
         status: () => readStatus(config.jobName),
       });
+      for (const name of early.splice(0)) deliver(name);
     },
   );
+  const deliver = (name: ForwardedSignal): void => {
+    if (hooks.pilot?.signal(name) === true) conversation.send({ type: 'told-to-leave' });
+    else forwardSignal(name, conversation.send, config);
+  };
   signals.forward((name) => {
-    // Before the application is ready, a signal that ends the run has nothing to wait for.
-    const isEnd = !isReady && ENDING.includes(name);
-    if (isEnd || hooks.pilot?.signal(name) !== true) forwardSignal(name, conversation.send, config);
-    else conversation.send({ type: 'told-to-leave' });
+    if (isReady || hooks.pilot === undefined || !ENDING.includes(name)) {
+      deliver(name);
+      return;
+    }
+    // Before the application is ready, a signal that ends the run has nothing to wait for. But it may just have become so.
+    forwardSignal(name, conversation.send, config, true);
+    early.push(name);
   });
   try {
     const exitCode = await launched.exited;
@@ -599,13 +608,14 @@ function forwardSignal(
   name: ForwardedSignal,
   send: (message: LauncherMessage) => void,
   config: SupervisorConfig,
+  ifNotReady = false,
 ): void {
   const number = signalNumber(name) ?? 0;
   if (config.ignoredSignals.includes(number)) return;
   if (name === 'SIGWINCH' && config.outer.terminal[0]) {
     send({ type: 'window-size', size: readWindowSize(0).toString('base64') });
   } else {
-    send({ type: 'signal', signal: number });
+    send({ type: 'signal', signal: number, ...(ifNotReady ? { ifNotReady } : {}) });
   }
 }
 

@@ -45,7 +45,7 @@ function receive(line: string): void {
       supervisor = startSupervisor({ config: message.config, send, leave });
       return;
     case 'signal':
-      supervisor?.signal(message.signal);
+      supervisor?.signal(message.signal, message.ifNotReady);
       return;
     case 'told-to-leave':
       supervisor?.toldToLeave(true);

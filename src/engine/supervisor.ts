@@ -42,7 +42,7 @@ import { type Restored, restore } from './restore.js';
 
 /** The supervisor as its entry sees it. */
 export interface Supervisor {
-  signal(signal: number): void;
+  signal(signal: number, ifNotReady?: boolean): void;
   /** A signal asks the job to leave: what of the application ends now has not finished its work. False: none does. */
   toldToLeave(told: boolean): void;
   setWindowSize(size: Buffer): void;
@@ -97,7 +97,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
     leave(exitCode, { type: 'failed', exitCode, error: toErrorRecord(known) });
   });
   return {
-    signal: (signal) => job.signal(signal),
+    signal: (signal, ifNotReady) => job.signal(signal, ifNotReady),
     toldToLeave: (told) => job.toldToLeave(told),
     setWindowSize: (size) => job.stdio?.setWindowSize(size),
     launcherGone: () => job.launcherGone(send),
@@ -200,12 +200,13 @@ class Job {
   }
 
   /** Pass a signal to the application, or take it as the wish for a checkpoint. */
-  signal(signal: number): void {
+  signal(signal: number, ifNotReady = false): void {
     if (this.app === undefined || this.phase !== 'running') {
       if (ENDING_SIGNALS.includes(signal)) this.endBeforeReady(signal);
       else this.earlySignals.push(signal);
       return;
     }
+    if (ifNotReady) return;
     if (this.config.checkpointOnSignals.includes(signal)) {
       this.checkpointOnSignal(signal);
       return;
