@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes dist/: all that the Action runs, out of the sources, without node_modules beside it. The same sources and lock file give the same bytes.
-// esbuild, not ncc: there are seven entries (the step, its post step, the engine and the programs that it starts), and each is to load only what
+// esbuild, not ncc: there are eight entries (the step, its post step, the engine and the programs that it starts), and each is to load only what
 // it needs, the clouds' SDKs only when they are used. ncc makes one bundle of each entry, with all of the SDKs in every one.
 // Usage: build-action.mjs [FOLDER=dist]
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -13,6 +13,7 @@ const ENTRIES = [
   ...['main', 'post', 'engine-main'].map((name) => `src/action/${name}.ts`),
   ...['supervisor-main', 'plan-main', 'spool-main'].map((name) => `src/engine/${name}.ts`),
   'src/container/exec-main.ts',
+  'src/store/cache/agent-main.ts',
 ];
 
 rmSync(target, { recursive: true, force: true });

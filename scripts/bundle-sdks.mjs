@@ -5,7 +5,7 @@
 import { build } from 'esbuild';
 
 const [folder = 'lib'] = process.argv.slice(2);
-for (const cloud of ['s3', 'gs']) {
+for (const cloud of ['s3', 'gs', 'cache']) {
   const sdk = `${folder}/store/${cloud}/sdk.js`;
   await build({
     entryPoints: [sdk],
@@ -15,8 +15,10 @@ for (const cloud of ['s3', 'gs']) {
     platform: 'node',
     target: 'node20',
     format: 'esm',
-    // What is CommonJS in there asks for Node's own modules like this.
-    banner: { js: "import { createRequire } from 'node:module';\nconst require = createRequire(import.meta.url);" },
+    // What is CommonJS in there asks for Node's own modules like this; what is not may have made the same for itself.
+    banner: {
+      js: "import { createRequire as bannerRequire } from 'node:module';\nconst require = bannerRequire(import.meta.url);",
+    },
     legalComments: 'inline',
     logLevel: 'warning',
   });

@@ -15,6 +15,7 @@ import { gceMaintenanceSource, gcePreemptedSource } from '../notice/sources/gce.
 import { imdsSource } from '../notice/sources/imds.js';
 import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
+import { isCache } from './place.js';
 import { type Cloud, type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
 
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
@@ -43,7 +44,8 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
     onEvent: (event) => tellCheckpoint(directory, event),
   });
   const result = resultOf(outcome);
-  if (result.how === 'ended' && seen.hasRun && !task.keepImage) await dropAfterwards(imageUrl, directory);
+  if (result.how === 'ended' && seen.hasRun && !task.keepImage && !isCache(imageUrl))
+    await dropAfterwards(imageUrl, directory);
   return result;
 }
 

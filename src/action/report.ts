@@ -4,6 +4,7 @@ import { asFastFreezeError } from '../base/errors.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { EXIT_CHECKPOINTED, type Outcome, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
+import { isCache } from './place.js';
 import { dispatch, nextLink } from './redispatch.js';
 import { type Story, summaryText } from './summary.js';
 
@@ -15,6 +16,12 @@ export function announce(plan: Plan): void {
   const { inputs, chain, jobId, imageUrl, task } = plan;
   info(`Job ${jobId}, images at ${imageUrl}`);
   if (chain.run > 1) info(`Run ${chain.run} of at most ${inputs.maxRuns}, which continues run ${chain.rootRunId}`);
+  if (isCache(imageUrl) && inputs.passphrase === undefined && plan.event.isPrivate !== true) {
+    warning(
+      'Whoever can open a pull request can read the cache of the branch that it is for, and so the memory of the command. Try: passphrase: ${{ secrets.NAME }}',
+      { title: 'fastfreeze: the image is not encrypted' },
+    );
+  }
   const { deadline } = task;
   if (deadline !== undefined) {
     const when = new Date(deadline.atMs).toISOString();

@@ -80,7 +80,8 @@ it instead; the command line can therefore be repeated until the job is done.
 Without COMMAND, an image is restored or nothing runs.
 
 Where the image is:
-  -i, --image-url URL        file:/path, s3://BUCKET/PATH or gs://BUCKET/PATH
+  -i, --image-url URL        file:/path, s3://BUCKET/PATH, gs://BUCKET/PATH, or
+                             cache:NAME in a step of a GitHub Action (docs/cache.md)
                              (default: file:$HOME/.fastfreeze/NAME)
       --image-base URL       with --job-id ID: the image URL is URL/ID
       --job-id ID            one name, taken literally: any character but / and

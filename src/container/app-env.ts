@@ -24,6 +24,11 @@ export interface AppEnvironmentOptions {
 
 /** What GitHub hands to its runner's own steps: tokens for the cache, artifacts and OIDC. They outlive no job, and end up in no image. */
 const SCRUBBED_BY_DEFAULT = ['ACTIONS_*'];
+/**
+ * And what an action's step has beside, which a command's own step would not: its inputs (a token and a passphrase among them), what its
+ * parts tell each other, and the job's token. Elsewhere than on a runner these names may be anybody's.
+ */
+const SCRUBBED_ON_A_RUNNER = ['INPUT_*', 'STATE_*', 'GITHUB_TOKEN', 'GH_TOKEN', 'RUNNER_*_TOKEN'];
 const PREFIX = 'FF_APP_';
 const INJECT = 'FF_APP_INJECT_';
 /** Not a variable of the application's, but what becomes of several. */
@@ -37,7 +42,8 @@ export const CPU_MASK = 'FF_APP_VIRT_CPUID_MASK';
 export function appEnvironment(options: AppEnvironmentOptions): AppEnvironment {
   const { env } = options;
   const names = Object.keys(env).filter((name) => env[name] !== undefined);
-  const scrubbed = names.filter(matcher([...SCRUBBED_BY_DEFAULT, ...options.scrub]));
+  const onRunner = env['GITHUB_ACTIONS'] === 'true' ? SCRUBBED_ON_A_RUNNER : [];
+  const scrubbed = names.filter(matcher([...SCRUBBED_BY_DEFAULT, ...onRunner, ...options.scrub]));
   const own = names.filter((name) => name.startsWith(PREFIX) && name !== CPU_MASK);
   const set: Record<string, string> = { FASTFREEZE: '1' };
   const present = new Set(names.filter((name) => !scrubbed.includes(name)));

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { ChildProcess } from 'node:child_process';
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
@@ -26,7 +27,7 @@ import { type ImageWriter, createImageWriter } from '../image/writer.js';
 import { readClocks } from '../linux/clocks.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import type { Poller } from '../linux/poller.js';
-import { type Store, openStore } from '../store/store.js';
+import { type OpenOptions, type Store, openStore } from '../store/store.js';
 import { type AppRecord, type PreservedFiles, appRecordToJson } from './app-record.js';
 
 import { type Carrying, startCarrying } from './carry.js';
@@ -112,7 +113,11 @@ async function attemptCheckpoint(
   const destination = request.imageUrl ?? job.config.imageUrl;
   const spool = job.config.spoolDirectory;
   const url = spool === undefined ? destination : spoolUrl(spool, destination);
-  const store = openStore(url, { onWait: (message) => job.log.warn(message) });
+  const opening = {
+    onWait: (message: string) => job.log.warn(message),
+    adopt: (child: ChildProcess) => job.children.adopt(child),
+  };
+  const store = openStore(url, opening);
   const prefix = newPrefix();
   job.announcePrefix(prefix, url);
   // Short: it is part of the path of a socket, which has room for 107 bytes.
@@ -122,7 +127,8 @@ async function attemptCheckpoint(
     if (destination === job.config.imageUrl) await job.lease.check();
     refuseOverlap(job.preserve.paths, url);
     await store.prepare();
-    const generation = (await newestGeneration([url, destination])) + 1;
+    refuseTooLarge(job, store);
+    const generation = (await newestGeneration([url, destination], opening)) + 1;
     const writer = await createImageWriter({
       store,
       prefix,
@@ -150,6 +156,7 @@ async function attemptCheckpoint(
       };
       await readBeforeFreeze(attempt);
       const result = await dumpAndCommit(attempt);
+      if (destination === job.config.imageUrl) job.lease.committed(generation);
       if (spool === undefined) await pruneOld(job, store);
       else job.spooled(generation, destination);
       return { ...result, imageUrl: destination };
@@ -168,9 +175,29 @@ async function attemptCheckpoint(
   }
 }
 
-async function newestGeneration(urls: readonly string[]): Promise<number> {
-  const newest = await Promise.all(urls.map(async (url) => (await listGenerations(openStore(url))).at(-1) ?? 0));
+async function newestGeneration(urls: readonly string[], opening: OpenOptions): Promise<number> {
+  const newest = await Promise.all(
+    [...new Set(urls)].map(async (url) => (await listGenerations(openStore(url, opening))).at(-1) ?? 0),
+  );
   return Math.max(...newest);
+}
+
+/** As far as earlier checkpoints tell, and before anything is frozen; the rest is seen when it is written. */
+function refuseTooLarge(job: CheckpointJob, store: Store): void {
+  const { pace } = job;
+  if (store.writeOnce === undefined || pace === undefined || pace.rateSamples === 0) return;
+  const { totalBytes } = store.writeOnce;
+  const rawBytes = readTree(job.appPid).reduce((sum, one) => sum + residentBytes(one.pid), pace.besideBytes);
+  const expectedBytes = rawBytes * pace.storedRatio;
+  if (expectedBytes <= totalBytes) return;
+  const gigabytes = (bytes: number): string => (bytes / 2 ** 30).toFixed(1);
+  throw new FastFreezeError({
+    code: 'store',
+    op: 'checkpoint to',
+    subject: store.url,
+    reason: `the image would have about ${gigabytes(expectedBytes)} GB, and the cache holds ${gigabytes(totalBytes)}`,
+    hint: 'use --cpu-budget high, or --image-url s3://...; FF_CACHE_LIMIT_GB where the repository has more',
+  });
 }
 
 interface Attempt {
@@ -435,6 +462,7 @@ async function commit(
     appRecordToJson(record),
     attempt.job.keys,
   );
+  if (attempt.url === attempt.job.config.imageUrl) attempt.job.lease.attempting(manifest.checksum);
   const outcome = await commitManifest(attempt.store, manifest);
   if (outcome === 'created') return;
   throw new FastFreezeError({
@@ -453,6 +481,8 @@ async function addFile(writer: ImageWriter, name: string, bytes: Buffer): Promis
 }
 
 async function pruneOld(job: CheckpointJob, store: Store): Promise<void> {
+  // They go by themselves, and not before.
+  if (store.writeOnce !== undefined) return;
   try {
     await pruneGenerations(store, job.config.keep);
   } catch (error) {

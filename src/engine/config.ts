@@ -80,6 +80,8 @@ export interface SupervisorConfig extends JobOptions {
     /** Since it was written. */
     readonly ageMs: number;
   };
+  /** The newest generation when the run began, where there can be no lease: then the order of commits keeps twins apart. */
+  readonly knownGeneration?: number;
   /** The ids that the application has in a user namespace of ours, where they are its user's own; else it is uid 0. */
   readonly identity?: Identity;
   /** To encrypt the job's images with, and to decrypt the one to restore. */

@@ -5,7 +5,8 @@ import { readTree } from '../container/tree.js';
 import { listGenerations } from '../image/generations.js';
 import { acquireLease } from '../store/lease/acquire.js';
 import { type HeldLease, type LeaseState, holdLease } from '../store/lease/hold.js';
-import { type Store, openStore } from '../store/store.js';
+import { type OpenOptions, type Store, openStore } from '../store/store.js';
+import { CommitFence } from './commit-fence.js';
 import type { SupervisorConfig } from './config.js';
 
 /** What stands between this run and a commit. Without a lease (nobody else can run the job) it lets everything pass. */
@@ -16,6 +17,10 @@ export interface LeaseGuard {
   check(): Promise<void>;
   /** Right before a commit: ours, as of this moment, or `conflict`. */
   confirm(): Promise<void>;
+  /** A manifest of this checksum is about to be committed, whether or not we learn that it was. */
+  attempting(checksum: string): void;
+  /** This run has committed it. */
+  committed(generation: number): void;
   /** The run is over. */
   release(): Promise<void>;
 }
@@ -31,12 +36,17 @@ const UNGUARDED: LeaseGuard = {
   state: undefined,
   check: () => Promise.resolve(),
   confirm: () => Promise.resolve(),
+  attempting: () => undefined,
+  committed: () => undefined,
   release: () => Promise.resolve(),
 };
 
-export function guardLease(config: SupervisorConfig, log: Logger, app: GuardedApp): LeaseGuard {
+export function guardLease(config: SupervisorConfig, log: Logger, app: GuardedApp, opening: OpenOptions): LeaseGuard {
+  if (config.knownGeneration !== undefined) {
+    return new CommitFence(openStore(config.imageUrl, opening), config.knownGeneration);
+  }
   if (config.lease === undefined) return UNGUARDED;
-  const store = openStore(config.imageUrl, { onWait: (message) => log.warn(message) });
+  const store = openStore(config.imageUrl, opening);
   return new Guard(store, config.lease, log, app, config.restoreGeneration ?? 0);
 }
 
@@ -97,6 +107,14 @@ class Guard implements LeaseGuard {
       reason: `another run has committed generation ${newest} since this one started without a lease`,
       hint: 'end this run; the same command continues from there',
     });
+  }
+
+  attempting(): void {
+    // As below.
+  }
+
+  committed(): void {
+    // Whoever has the lease knows that nobody else has gone further.
   }
 
   async release(): Promise<void> {

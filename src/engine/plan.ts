@@ -57,6 +57,8 @@ export interface Plan {
   readonly keys?: KeyMaterial;
   /** Since the lease was written. */
   readonly leaseAgeMs: number;
+  /** The newest generation, where there can be no lease. */
+  readonly knownGeneration?: number;
 }
 
 /** The job runs elsewhere: not a failed restore. */
@@ -74,8 +76,11 @@ export async function makePlan(request: PlanRequest, log: Logger, signal?: Abort
   await tellFencing(store, request, log);
   const lease = await takeLease(store, request.lease, log, signal);
   const writtenAtMs = performance.now();
+  // Looked at before the plan is made: what comes since is somebody else's.
+  const newest = store.writeOnce === undefined ? undefined : ((await listGenerations(store)).at(-1) ?? 0);
   const start = await planStart(store, request, log);
-  return { ...start, ...(lease === undefined ? {} : { lease }), leaseAgeMs: performance.now() - writtenAtMs };
+  const known = newest === undefined ? {} : { knownGeneration: Math.max(newest, start.generation ?? 0) };
+  return { ...start, ...known, ...(lease === undefined ? {} : { lease }), leaseAgeMs: performance.now() - writtenAtMs };
 }
 
 /** Say at the start what a service does not promise, or that nothing can be written there: later is too late. */

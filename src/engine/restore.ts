@@ -68,12 +68,17 @@ const STALL_MS = 300_000;
  */
 export async function restore(job: RestoreJob, generation: number, progress: (p: Progress) => void): Promise<Restored> {
   const { config } = job;
-  const store = openStore(config.imageUrl, { onWait: (message) => job.log.warn(message) });
+  const store = openStore(config.imageUrl, {
+    onWait: (message) => job.log.warn(message),
+    adopt: (child) => job.children.adopt(child),
+  });
   const manifest = await readManifest(store, generation, { allowBadVersion: config.allowBadImageVersion });
   const keys = revive(config.keys);
   checkSeal(manifest, keys, manifestName(generation));
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
+  // What fetches the image may be a process of its own, and is not to have a PID of the application's either.
+  if (store.writeOnce !== undefined) makeRoomForPids(record.taken);
   refuseChangedAppending(record.appending.filter(({ path }) => !isPreserved(path, record.files)));
   for (const what of record.inexact) job.log.warn(`the image is not exact: ${what}`);
   const changed = await findChangedReadFiles(record.reads);

@@ -169,7 +169,8 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   const { log } = voice;
   log.debug(`Time is ${new Date().toUTCString()}, host is ${hostname()}`);
   // A URL that nothing can be kept under, a variable that nobody knows: mistakes of the caller's, not a failed restore.
-  openStore(options.imageUrl);
+  const { writeOnce } = openStore(options.imageUrl);
+  if (writeOnce !== undefined) refuseLeaseOptions(options);
   refuseOverlap(options.preserve.paths, options.imageUrl);
   refuseCarrying(options.preserve, options.container);
   threadCount();
@@ -180,7 +181,11 @@ async function runWithSignals(options: RunOptions, signals: CaughtSignals, voice
   voice.metrics.begin();
   try {
     // The default URL is this machine's own, and there the job's name keeps others away.
-    if (!options.imageUrlGiven) return await runPlanned(options, job, undefined, signals, voice);
+    if (!options.imageUrlGiven || writeOnce !== undefined) {
+      if (writeOnce !== undefined)
+        log.info('A cache has no leases: of twins, the first that commits a checkpoint goes on');
+      return await runPlanned(options, job, undefined, signals, voice);
+    }
     const holder = thisRun(join(job.path, 'lock'), job.lockFd);
     let ended = false;
     try {
@@ -337,6 +342,7 @@ async function runSupervised(
     logDirectory: logDirectory(),
     ...(plan.generation === undefined ? {} : { restoreGeneration: plan.generation }),
     ...(holder === undefined ? {} : { lease: leaseConfig(options, holder, plan) }),
+    ...(plan.knownGeneration === undefined ? {} : { knownGeneration: plan.knownGeneration }),
     criu: {
       command: [...(ownIds?.asRoot ?? []), ...criu.command],
       privileged,
@@ -665,6 +671,19 @@ function lookAtTime(options: RunOptions, log: Logger): void {
   if (problem === undefined) return;
   if (options.requireTimeVirtualization) throw problem;
   log.warn(`the monotonic and boot clocks of this job will jump at a restore: ${problem.reason}`);
+}
+
+/** What was asked for cannot be had, and would be missed only when it is needed. */
+function refuseLeaseOptions({ strictLease, forceLease, imageUrl }: RunOptions): void {
+  const [option] = [strictLease && '--strict-lease', forceLease && '--force-lease'].filter((one) => one !== false);
+  if (option === undefined) return;
+  throw new FastFreezeError({
+    code: 'usage',
+    op: 'use',
+    subject: `${option} with ${imageUrl}`,
+    reason: 'a cache has no leases',
+    hint: 'leave it out, or use an --image-url in s3:, gs: or file:',
+  });
 }
 
 function refuseBareMachine(): void {

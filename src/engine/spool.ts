@@ -52,7 +52,7 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
         await from.remove(object.name);
       }
     }
-    await pruneGenerations(to, job.keep);
+    if (to.writeOnce === undefined) await pruneGenerations(to, job.keep);
   } finally {
     closeSync(lockFd);
   }

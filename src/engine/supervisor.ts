@@ -17,6 +17,7 @@ import { unmapIdleCode } from '../linux/memory.js';
 import { type ExitStatus, becomeSubreaper, shellCode, signalName } from '../linux/process.js';
 import { type Poller, createPoller } from '../linux/poller.js';
 import { interruptByte, writeTerminalSettings } from '../linux/terminal.js';
+import type { OpenOptions } from '../store/store.js';
 import { checkpoint } from './checkpoint.js';
 import {
   CHECKPOINTED,
@@ -141,7 +142,8 @@ class Job {
     this.command = config.command;
     this.keys = config.keys;
     this.preserve = config.preserve;
-    this.lease = guardLease(config, log, { pid: () => this.app?.pid, end: (error) => this.endByLease(error) });
+    const app = { pid: () => this.app?.pid, end: (error: FastFreezeError) => this.endByLease(error) };
+    this.lease = guardLease(config, log, app, this.opening());
   }
 
   async live(): Promise<void> {
@@ -513,6 +515,10 @@ class Job {
     }
   }
 
+  private opening(): OpenOptions {
+    return { onWait: (message) => this.log.warn(message), adopt: (child) => this.children.adopt(child) };
+  }
+
   /** Once: it is the same at every checkpoint. */
   private advise(advice: string | undefined): void {
     if (advice === undefined || this.hasAdvised) return;
@@ -582,7 +588,7 @@ class Job {
       return;
     }
     try {
-      await recordFinished(this.config, this.lease, status, this.command, { onWait: (message) => log.warn(message) });
+      await recordFinished(this.config, this.lease, status, this.command, this.opening());
     } catch (error) {
       log.warn(
         `the record that the job has finished could not be written: ${asFastFreezeError(error, 'write').message}`,

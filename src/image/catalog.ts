@@ -72,6 +72,11 @@ async function readJob(store: Store): Promise<CatalogJob | undefined> {
   }
   const newest = generations.at(-1);
   if (newest === undefined) return undefined;
+  if (store.writeOnce !== undefined) {
+    // It does not tell what else lies there, and nobody has a lease.
+    const sizeBytes = generations.reduce((sum, { storedBytes }) => sum + (storedBytes ?? 0), 0);
+    return { url: store.url, state: newest.state, holder: null, sizeBytes, generations };
+  }
   const objects = await store.list('');
   const sizeBytes = objects.reduce((sum, object) => sum + (isOurs(object.name) ? object.sizeBytes : 0), 0);
   const hasLease = objects.some(({ name }) => name === LEASE_NAME);

@@ -26,7 +26,7 @@ export async function commitManifest(
     throw new FastFreezeError({ code: 'internal', op: 'write the manifest', reason });
   }
   const outcome = await store.createIfAbsent(manifestName(manifest.generation), bytes);
-  if (outcome === 'exists' || options.hint === false) return outcome;
+  if (outcome === 'exists' || options.hint === false || store.writeOnce !== undefined) return outcome;
   try {
     await store.put(HINT_NAME, bytes);
   } catch (error) {

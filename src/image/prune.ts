@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
 import type { ObjectInfo, Store } from '../store/store.js';
 import { listGenerations, readManifest } from './generations.js';
 import { readLease } from './lease-holder.js';
@@ -28,9 +29,10 @@ const DEFAULT_GRACE_MS = 24 * 3600 * 1000;
 /**
  * Keep the newest `keep` generations (at least one) and what they need; remove older manifests first, then the
  * indexes and shards that nothing names any more. Killed in between, it leaves objects without a manifest, never a
- * manifest without its objects.
+ * manifest without its objects. Where nothing can be removed: `unsupported`.
  */
 export async function pruneGenerations(store: Store, keep: number, options: PruneOptions = {}): Promise<PruneResult> {
+  if (store.writeOnce !== undefined) throw removesByItself(store);
   // While somebody has the lease, a checkpoint may be under way: then nothing shortens the grace.
   const leastMs = (await readLease(store)).held ? DEFAULT_GRACE_MS : 0;
   const graceMs = Math.max(options.graceMs ?? DEFAULT_GRACE_MS, leastMs);
@@ -74,9 +76,10 @@ export async function pruneGenerations(store: Store, keep: number, options: Prun
 /**
  * Remove what an image that was never committed left, unless a manifest needs it after all. Returns the names. Where
  * writes arrive late, a complete image stays until it is old: its manifest may be on its way, and must not come to stand
- * there without it.
+ * there without it. Where nothing can be removed, all stays until it goes by itself.
  */
 export async function removeUncommitted(store: Store, prefix: string): Promise<string[]> {
+  if (store.writeOnce !== undefined) return [];
   const needed = neededBy(await readAll(store, await listGenerations(store)));
   const members = byPrefix(await store.list(prefix)).get(prefix) ?? [];
   const mayBeCommitted = store.writesArriveLate && members.some(({ name }) => parseIndexName(name) !== undefined);
@@ -85,6 +88,16 @@ export async function removeUncommitted(store: Store, prefix: string): Promise<s
   // Manifests, hints and probes name no image. One that another machine writes at this instant is written again there.
   await store.sweepUnfinished((name) => (prefixOf(name) ?? prefix) === prefix, 0);
   return objects;
+}
+
+function removesByItself(store: Store): FastFreezeError {
+  return new FastFreezeError({
+    code: 'unsupported',
+    op: 'prune',
+    subject: store.url,
+    reason: 'a cache removes what was not used for a week, or for longest when it is full, and nothing before',
+    hint: "'gh cache delete KEY' removes an entry at once",
+  });
 }
 
 /** Those of the generations that were made before a time. One whose manifest cannot be read has its object's age. */

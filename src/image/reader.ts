@@ -141,14 +141,19 @@ class Reader implements ImageReader {
 
 async function checkSize(store: Store, object: { name: string; sizeBytes: number }): Promise<void> {
   const present = await store.size(object.name);
-  const refuse = (reason: string): FastFreezeError =>
-    new FastFreezeError({ code: 'image', op: 'open the image', subject: object.name, reason });
+  const refuse = (reason: string, hint?: string): FastFreezeError => {
+    const more = hint === undefined ? {} : { hint };
+    return new FastFreezeError({ code: 'image', op: 'open the image', subject: object.name, reason, ...more });
+  };
   // Not `not-found`, which means that a job has no image: this one has, and must not silently start anew.
-  if (present === undefined) throw refuse('this object of the image is missing');
+  if (present === undefined) throw refuse('this object of the image is missing', MISSING_HINT);
   if (present === object.sizeBytes) return;
   const kind = present < object.sizeBytes ? 'truncated' : 'longer than it was written';
   throw refuse(`it is ${kind}: ${object.sizeBytes} bytes were written, ${present} are there`);
 }
+
+const MISSING_HINT =
+  'an older generation may be whole: --generation N, fastfreeze list shows them; --no-restore starts over';
 
 /** The index of a committed image, verified. The next image's writer needs nothing else of this one. */
 export async function readIndex(store: Store, image: SealedImage, keys?: ImageKeys): Promise<ImageIndex> {

@@ -190,7 +190,9 @@ export class ShardSet {
   }
 
   private limit(): number {
-    if (!this.options.store.joinsAtFinish) return this.maxShardBytes;
+    const { joinsAtFinish, writeOnce } = this.options.store;
+    if (writeOnce !== undefined) return Math.min(this.maxShardBytes, writeOnce.objectBytes);
+    if (!joinsAtFinish) return this.maxShardBytes;
     const early = Math.max(
       this.options.minEarlyBytes ?? MIN_EARLY_BYTES,
       (this.storedBytes / this.options.numShards) * EARLY_SHARE,

@@ -22,7 +22,11 @@ export function jobUrl(base: string, id: string): string {
 
 /** The name of the folder that a URL means, as `jobUrl` was given it. */
 export function lastName(url: string): string {
-  const name = url.replace(/\/+$/u, '').split('/').at(-1) ?? '';
+  const name =
+    url
+      .replace(/^cache:|\/+$/giu, '')
+      .split('/')
+      .at(-1) ?? '';
   if (!isEscaped(url)) return name;
   try {
     return decodeURIComponent(name);

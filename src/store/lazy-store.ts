@@ -17,6 +17,7 @@ export function lazyStore(url: string, joinsAtFinish: boolean, load: () => Promi
     // What is loaded lazily is a cloud's.
     writesArriveLate: true,
     joinsAtFinish,
+    writeOnce: undefined,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),
     createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),

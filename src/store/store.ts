@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
+import { openCacheStore } from './cache/open.js';
 import { createFileStore } from './file-store.js';
 import { parseFileUrl } from './file-url.js';
 import { refuseForeignCommand } from './foreign-commands.js';
@@ -23,6 +24,14 @@ export interface ObjectInfo {
 /** Whether `createIfAbsent` holds against twins that write at the same instant, or is only as good as looking first. */
 export type Fencing = 'atomic' | 'best-effort';
 
+/** What a place asks of its users whose objects can be neither replaced nor removed, nor all be listed: a CI cache. */
+export interface WriteOnce {
+  /** Whoever writes much begins a new object at this size. */
+  readonly objectBytes: number;
+  /** What all objects of one image may have. */
+  readonly totalBytes: number;
+}
+
 /**
  * Bytes by name, in one flat place per job. Knows nothing of what the bytes mean.
  *
@@ -40,6 +49,12 @@ export interface Store {
    * much finishes some objects while it still writes others.
    */
   readonly joinsAtFinish: boolean;
+  /**
+   * Undefined for all but a CI cache, where objects go singly whenever its owner wants: there `put`, `readVersion`, `replace`
+   * and `remove` are `unsupported`, and `list` finds the newest object and, where its name ends in a number, some of those
+   * before it, without times, and without sizes of those that were made by `createIfAbsent`.
+   */
+  readonly writeOnce: WriteOnce | undefined;
   /** Make the place and prove that it can be written, so that a checkpoint fails before it freezes anything. */
   prepare(): Promise<{ readonly fencing: Fencing }>;
   /** Begin an object that appears under `name` only at `finish()`, replacing what may stand there. */
@@ -92,10 +107,11 @@ export interface StoreReader {
   close(): void;
 }
 
-/** The store behind `file:/abs/path`, a plain `/abs/path`, `s3://bucket/path` or `gs://bucket/path`. Touches nothing yet. */
+/** The store behind `file:/abs/path`, a plain `/abs/path`, `s3://bucket/path`, `gs://bucket/path` or `cache:name`. Touches nothing yet. */
 export function openStore(url: string, options: OpenOptions = {}): Store {
   const scheme = schemeOf(url);
   if (isFileUrl(url)) return createFileStore(parseFileUrl(url));
+  if (scheme === 'cache') return openCacheStore(url, options);
   if (scheme === 's3' || scheme === 'gs') {
     refuseForeignCommand(url, process.env);
     const place = parseBucketUrl(url);
@@ -113,10 +129,18 @@ export async function listJobs(
 ): Promise<FoundJobs> {
   if (isFileUrl(url)) return await findJobsBelow(parseFileUrl(url), marks);
   const scheme = schemeOf(url);
+  if (scheme === 'cache') return await findCacheJob(url, marks, options);
   if (scheme !== 's3' && scheme !== 'gs') throw refuse(url, unusable(scheme), 'give s3://BUCKET/PATH or file:/PATH');
   refuseForeignCommand(url, process.env);
   const where = { scheme, place: parseBucketUrl(url, 'place of jobs') } as const;
   return await findJobsInBucket(await clientLoader(where, options)(), where, marks);
+}
+
+/** A cache tells of a job only to who knows its name. */
+async function findCacheJob(url: string, marks: (name: string) => boolean, options: OpenOptions): Promise<FoundJobs> {
+  const store = openCacheStore(url, options);
+  const isJob = (await store.list('manifest-')).some(({ name }) => marks(name));
+  return { urls: isJob ? [store.url] : [], unread: [] };
 }
 
 function schemeOf(url: string): string | undefined {

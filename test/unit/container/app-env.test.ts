@@ -68,6 +68,24 @@ describe('the environment of the application', () => {
     expect(() => result({ [name]: 'x' })).toThrow(`cannot understand the variable ${name}: there is none of this name`);
   });
 
+  test('lacks what an action’s step has beside, on a runner only', () => {
+    const env = {
+      INPUT_RUN: 'x',
+      'INPUT_GITHUB-TOKEN': 't',
+      STATE_job: 's',
+      GITHUB_TOKEN: 't',
+      GH_TOKEN: 't',
+      RUNNER_ADMIN_TOKEN: 't',
+      RUNNER_TEMP: '/t',
+      HF_TOKEN: 'mine',
+      GITHUB_REF: 'r',
+    };
+    expect(result(env)).toEqual({ ...env, ...ALWAYS });
+    const kept = { RUNNER_TEMP: '/t', HF_TOKEN: 'mine', GITHUB_REF: 'r', GITHUB_ACTIONS: 'true', ...ALWAYS };
+    expect(result({ ...env, GITHUB_ACTIONS: 'true' })).toEqual(kept);
+    expect(result({ ...env, GITHUB_ACTIONS: 'true' }, ['!GH_TOKEN'])).toEqual({ ...kept, GH_TOKEN: 't' });
+  });
+
   test('lacks what is scrubbed: the runner’s tokens always, the last pattern that fits decides', () => {
     const env = {
       ACTIONS_RUNTIME_TOKEN: 't',

@@ -12,10 +12,17 @@ export interface StorePlace {
   readonly listsUnfinished?: boolean;
   /** False where the service has no conditions: of twins more than one may believe to be first, but one of these is. */
   readonly isAtomic?: boolean;
+  /** How often twins are let loose on each other. */
+  readonly rounds?: number;
 }
 
-/** What every kind of store must do. A new kind passes by giving a factory of empty places. */
-export function describeStore(kind: string, makePlace: () => StorePlace): void {
+/**
+ * What every kind of store must do. A new kind passes by giving a factory of empty places. `write-once`: its objects can neither
+ * be replaced nor removed, nor all be listed, and it says so.
+ */
+export function describeStore(kind: string, makePlace: () => StorePlace, ability?: 'write-once'): void {
+  const isWriteOnce = ability === 'write-once';
+  const testIfMutable = isWriteOnce ? (): void => undefined : test;
   describe(`${kind} store`, () => {
     let place: StorePlace;
     let store: Store;
@@ -93,7 +100,7 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
     });
 
     test('of twins that create one name exactly one succeeds, and its bytes stand', async () => {
-      for (let round = 0; round < (isAtomic() ? 10 : 3); round++) {
+      for (let round = 0; round < (place.rounds ?? (isAtomic() ? 10 : 3)); round++) {
         const name = `manifest-${round}`;
         const outcomes = await Promise.all(
           Array.from({ length: 8 }, (_, i) => place.open().createIfAbsent(name, Buffer.from(`writer ${i}`))),
@@ -105,7 +112,7 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       expect(await store.createIfAbsent('manifest-0', Buffer.from('later'))).toBe('exists');
     });
 
-    test('replaces a version only once, and only while it stands', async () => {
+    testIfMutable('replaces a version only once, and only while it stands', async () => {
       expect(await store.readVersion('lease')).toBeUndefined();
       const first = await store.replace('lease', Buffer.from('one'), undefined);
       expect(first).toBeDefined();
@@ -121,7 +128,7 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       expect(await store.readVersion('lease')).toBeUndefined();
     });
 
-    test('of twins that replace one version exactly one succeeds, and its bytes stand', async () => {
+    testIfMutable('of twins that replace one version exactly one succeeds, and its bytes stand', async () => {
       let version = await store.replace('lease', Buffer.from('start'), undefined);
       for (let round = 0; round < (isAtomic() ? 5 : 2); round++) {
         const outcomes = await Promise.all(
@@ -135,12 +142,12 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       }
     });
 
-    test('does not read as a small object what is none', async () => {
+    testIfMutable('does not read as a small object what is none', async () => {
       await store.put('large', Buffer.alloc(100_000));
       await expectCode('image', store.readVersion('large'));
     });
 
-    test('put replaces, and readers see the old bytes or the new', async () => {
+    testIfMutable('put replaces, and readers see the old bytes or the new', async () => {
       await store.put('hint', Buffer.alloc(100_000, 'a'));
       const writing = new AbortController();
       const watch = (async () => {
@@ -172,7 +179,9 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
 
     test('a reader serves many reads at once and ends them after close', async () => {
       const bytes = Buffer.from(Uint8Array.from({ length: 50_000 }, (_, i) => (i * 31) % 251));
-      await store.put('a.ffs', bytes);
+      const writer = await store.createWriter('a.ffs');
+      await writer.append([bytes]);
+      await writer.finish();
       const reader = await store.openReader('a.ffs');
       const reads = Array.from({ length: 40 }, async (_, i) => {
         const into = Buffer.alloc(1000);
@@ -185,7 +194,7 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       await expectCode('aborted', reader.read(0, Buffer.alloc(1)));
     });
 
-    test('lists by prefix, in order, with sizes and times', async () => {
+    testIfMutable('lists by prefix, in order, with sizes and times', async () => {
       const beforeMs = Date.now() - 2000;
       for (const name of ['b-2', 'a-10', 'b-1', 'a-9']) await store.put(name, Buffer.from(name));
       expect(await names('')).toEqual(['a-10', 'a-9', 'b-1', 'b-2']);
@@ -198,14 +207,14 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
       }
     });
 
-    test('removes, idempotently', async () => {
+    testIfMutable('removes, idempotently', async () => {
       await store.put('a', Buffer.from('x'));
       await store.remove('a');
       await store.remove('a');
       expect(await store.size('a')).toBeUndefined();
     });
 
-    test('sweeps what a killed writer left, when it is meant and idle', async () => {
+    testIfMutable('sweeps what a killed writer left, when it is meant and idle', async () => {
       const writer = await store.createWriter('dead-1.ffs');
       // Larger than what a store of objects keeps in memory before it begins an upload.
       await writer.append([Buffer.alloc(20 << 20, 'half')]);
@@ -217,8 +226,36 @@ export function describeStore(kind: string, makePlace: () => StorePlace): void {
     });
 
     test.each(['', '.hidden', '..', 'a/b', 'a b', 'ä', 'a\0', 'x'.repeat(201), 'a\n'])('refuses the name %j', (name) =>
-      expectCode('internal', (async () => store.put(name, Buffer.alloc(0)))()),
+      expectCode('internal', (async () => store.createWriter(name))()),
     );
+
+    if (isWriteOnce) {
+      test('says that it can neither replace nor remove', async () => {
+        expect(store.writeOnce?.objectBytes).toBeGreaterThan(0);
+        await store.createIfAbsent('a', Buffer.from('x'));
+        await expectCode('unsupported', store.put('a', Buffer.from('y')), 'a');
+        await expectCode('unsupported', store.remove('a'), 'a');
+        await expectCode('unsupported', store.readVersion('a'), 'a');
+        await expectCode('unsupported', store.replace('a', Buffer.from('y'), undefined), 'a');
+        expect(await content('a')).toBe('x');
+      });
+
+      test('lists the newest by prefix, and those before it by number', async () => {
+        for (const number of [2, 3, 4]) await store.createIfAbsent(`manifest-0${number}.json`, Buffer.from('x'));
+        await write('p-1.ffs', 'one');
+        await write('p-2.ffs', 'three');
+        expect(await names('manifest-')).toEqual(['manifest-02.json', 'manifest-03.json', 'manifest-04.json']);
+        expect(await place.open().list('p-')).toEqual([
+          { name: 'p-1.ffs', sizeBytes: 3, modifiedAtMs: 0 },
+          { name: 'p-2.ffs', sizeBytes: 5, modifiedAtMs: 0 },
+        ]);
+        expect(await names('c')).toEqual([]);
+      });
+    } else {
+      test('can replace and remove', () => {
+        expect(store.writeOnce).toBeUndefined();
+      });
+    }
 
     test('says whether twins are kept apart', async () => {
       expect(await place.open().prepare()).toEqual({ fencing: isAtomic() ? 'atomic' : 'best-effort' });

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: Apache-2.0
+import { unlink, writeFile } from 'node:fs/promises';
+import { FastFreezeError } from '../../base/errors.js';
+import type { OpenOptions } from '../object/client-loader.js';
+import { assertName, notFound, storeError, truncated } from '../store-error.js';
+import type { ObjectInfo, Store, StoreReader } from '../store.js';
+import { sharedAgentPool } from './agent-pool.js';
+import { CacheClient } from './cache-client.js';
+import { formatCacheUrl, keyPrefix } from './cache-url.js';
+import { createCacheWriter, vanished } from './cache-writer.js';
+import { type KeyFacts, namesBefore, objectPrefix, onceKey, parseKey } from './keys.js';
+import { COMMIT_TIMEOUT_MS, type CacheSettings, refuseReadOnly, refuseWithoutMeans } from './settings.js';
+import { type Fetch, StagedObjects } from './staged-objects.js';
+
+/** Each object is staged on disk, and fetched whole to read a byte of it; an upload has a part of 128 MiB at most. */
+const OBJECT_BYTES = 64 * 2 ** 20;
+/** How far back `list` looks from the newest. */
+const MAX_BEFORE = 9;
+const SETTLE_POLL_MS = 1_000;
+const MAX_COMMIT_ATTEMPTS = 3;
+
+/** GitHub's Actions cache, by its own client. Entries never change, cannot be removed, and are evicted singly. */
+export function createCacheStore(jobName: string, settings: CacheSettings, options: OpenOptions): Store {
+  const url = formatCacheUrl(jobName);
+  const prefix = keyPrefix(jobName);
+  const pool = sharedAgentPool(settings.stagingDirectory);
+  const adopt = options.adopt ?? (() => undefined);
+  const client = new CacheClient({ url, pool, adopt, ...settings, ...options });
+  const staged = new StagedObjects(pool);
+  /** Of objects that this store has written: looked up again before a commit. */
+  const written = new Map<string, string>();
+  let writtenBytes = 0;
+
+  const find = async (name: string): Promise<(KeyFacts & { readonly key: string }) | undefined> => {
+    assertName(name);
+    refuseWithoutMeans(url, process.env, Date.now());
+    const key = await client.lookup(objectPrefix(prefix, name));
+    const facts = key === undefined ? undefined : parseKey(prefix, key);
+    return key === undefined || facts === undefined ? undefined : { ...facts, key };
+  };
+  const fetcher =
+    (key: string, name: string): Fetch =>
+    async (path) => {
+      if (!(await client.fetch(key, path))) throw notFound(`${url}/${name}`);
+    };
+  const saveBytes = async (key: string, bytes: Uint8Array): Promise<'saved' | 'taken'> => {
+    const path = await pool.enter();
+    try {
+      await writeFile(path, bytes, { mode: 0o600 });
+      const outcome = await client.save(key, path, COMMIT_TIMEOUT_MS).catch(async (error: unknown) => {
+        // Only the answer may have got lost; whose it is, what is there tells.
+        if ((await client.lookup(key)) === key) return 'taken' as const;
+        throw error;
+      });
+      if (outcome === 'saved' && (await client.lookup(key)) !== key) throw vanished(key);
+      return outcome;
+    } finally {
+      await unlink(path).catch(() => undefined);
+      pool.leave();
+    }
+  };
+  const appears = async (name: string): Promise<boolean> => {
+    const deadlineMs = performance.now() + settings.settleMs;
+    while ((await find(name)) === undefined) {
+      if (performance.now() > deadlineMs) return false;
+      await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS));
+    }
+    return true;
+  };
+  const unsupported = (op: string, name: string): Promise<never> => Promise.reject(cannot(op, `${url}/${name}`));
+
+  const store: Store = {
+    url,
+    writesArriveLate: true,
+    joinsAtFinish: false,
+    writeOnce: { objectBytes: OBJECT_BYTES, totalBytes: settings.totalBytes },
+
+    async prepare() {
+      refuseWithoutMeans(url, process.env, Date.now());
+      refuseReadOnly(url, process.env);
+      // A probe would stay for days: that the service answers to this token has to do.
+      await client.lookup(prefix);
+      writtenBytes = 0;
+      return { fencing: 'atomic' };
+    },
+
+    async createWriter(name) {
+      assertName(name);
+      const count = (bytes: number): void => {
+        writtenBytes += bytes;
+        if (writtenBytes > settings.totalBytes) throw tooLarge(url, settings.totalBytes);
+      };
+      return await createCacheWriter({ client, pool, prefix, name, count, finished: (key) => written.set(name, key) });
+    },
+
+    async createIfAbsent(name, bytes) {
+      assertName(name);
+      await refuseEvicted(client, written);
+      for (let attempt = 1; attempt <= MAX_COMMIT_ATTEMPTS; attempt++) {
+        const key = onceKey(prefix, name, attempt);
+        if ((await client.patiently(name, () => saveBytes(key, bytes))) === 'saved') return 'created';
+        // A key that is taken belongs to an entry, or to somebody who is writing one, or who died doing so.
+        if (!(await appears(name))) continue;
+        // Where only the last answer got lost, it is ours.
+        return (await holds(store, name, bytes)) ? 'created' : 'exists';
+      }
+      throw reservedOnly(`${url}/${name}`, settings.settleMs);
+    },
+
+    put: (name) => unsupported('replace', name),
+    readVersion: (name) => unsupported('read the version of', name),
+    replace: (name) => unsupported('replace', name),
+    remove: (name) => unsupported('remove', name),
+
+    async read(name, offset, into) {
+      const reader = await store.openReader(name);
+      try {
+        await reader.read(offset, into);
+      } finally {
+        reader.close();
+      }
+    },
+
+    async openReader(name) {
+      const found = await find(name);
+      if (found === undefined) throw notFound(`${url}/${name}`);
+      const fetch = fetcher(found.key, name);
+      const sizeBytes = found.sizeBytes ?? (await staged.size(found.key, fetch));
+      return openCacheReader({ staged, key: found.key, subject: `${url}/${name}`, fetch, sizeBytes });
+    },
+
+    async size(name) {
+      const found = await find(name);
+      if (found === undefined || found.sizeBytes !== undefined) return found?.sizeBytes;
+      const sizeBytes = await staged.size(found.key, fetcher(found.key, name));
+      staged.drop(found.key);
+      return sizeBytes;
+    },
+
+    async list(wanted) {
+      refuseWithoutMeans(url, process.env, Date.now());
+      const key = await client.lookup(prefix + wanted);
+      const newest = key === undefined ? undefined : parseKey(prefix, key);
+      if (newest === undefined) return [];
+      const before = namesBefore(newest.name, MAX_BEFORE).filter((name) => name.startsWith(wanted));
+      const found = await Promise.all(before.map((name) => find(name)));
+      const all = [newest, ...found].filter((one) => one !== undefined);
+      return all.map(asInfo).sort((one, other) => (one.name < other.name ? -1 : 1));
+    },
+
+    sweepUnfinished: () => Promise.resolve(0),
+  };
+  return store;
+}
+
+/** Nobody is told when an entry came, nor how large one is that has no size in its key. */
+function asInfo({ name, sizeBytes }: KeyFacts): ObjectInfo {
+  return { name, sizeBytes: sizeBytes ?? 0, modifiedAtMs: 0 };
+}
+
+interface ReaderOptions {
+  readonly staged: StagedObjects;
+  readonly key: string;
+  readonly subject: string;
+  readonly fetch: Fetch;
+  readonly sizeBytes: number;
+}
+
+function openCacheReader({ staged, key, subject, fetch, sizeBytes }: ReaderOptions): StoreReader {
+  let isClosed = false;
+  return {
+    sizeBytes,
+    async read(offset, into) {
+      if (isClosed) throw new FastFreezeError({ code: 'aborted', op: 'read', subject, reason: 'closed' });
+      if (into.length === 0) return;
+      if (offset + into.length > sizeBytes) throw truncated(subject, offset + into.length, sizeBytes);
+      await staged.read(key, fetch, offset, into);
+    },
+    close() {
+      if (!isClosed) staged.drop(key);
+      isClosed = true;
+    },
+  };
+}
+
+/** GitHub removes what was not used for longest when a repository has too much: that may be this very image's beginning. */
+async function refuseEvicted(client: CacheClient, written: ReadonlyMap<string, string>): Promise<void> {
+  const there = await Promise.all([...written.values()].map((key) => client.lookup(key)));
+  const at = [...written].findIndex(([, key], i) => there[i] !== key);
+  if (at === -1) return;
+  throw new FastFreezeError({
+    code: 'store',
+    op: 'commit the image with',
+    subject: [...written.keys()][at] ?? '',
+    reason: "GitHub's cache has evicted it already: the repository has more in it than its limit",
+    hint: "free room with 'gh cache delete', raise the limit in the repository's settings, or use --image-url s3://...",
+  });
+}
+
+async function holds(store: Store, name: string, bytes: Uint8Array): Promise<boolean> {
+  const reader = await store.openReader(name);
+  try {
+    if (reader.sizeBytes !== bytes.length) return false;
+    const found = Buffer.alloc(bytes.length);
+    await reader.read(0, found);
+    return found.equals(bytes);
+  } catch (error) {
+    throw storeError(error, 'read', name);
+  } finally {
+    reader.close();
+  }
+}
+
+function reservedOnly(subject: string, settleMs: number): FastFreezeError {
+  return new FastFreezeError({
+    code: 'store',
+    op: 'create',
+    subject,
+    reason: `all its keys are reserved by runs that have not finished within ${settleMs / 1000} s: they were killed at their commit`,
+    hint: 'GitHub frees such keys after a while; until then use another --image-url',
+  });
+}
+
+function tooLarge(url: string, totalBytes: number): FastFreezeError {
+  return new FastFreezeError({
+    code: 'store',
+    op: 'write to',
+    subject: url,
+    reason: `the image is larger than the ${totalBytes / 2 ** 30} GB that a repository's cache holds`,
+    hint: 'use --cpu-budget high, or --image-url s3://...; FF_CACHE_LIMIT_GB where the repository has more',
+  });
+}
+
+function cannot(op: string, subject: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'unsupported',
+    op,
+    subject,
+    reason: "entries of GitHub's cache never change, and cannot be removed from here",
+    hint: "they go by themselves when they were not used for a week; 'gh cache delete' removes them at once",
+  });
+}

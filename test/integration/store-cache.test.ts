@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+// The store in GitHub's cache by the real client, in the process that it has for it, against the strict fake.
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { randomBytes } from 'node:crypto';
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createCacheStore } from '../../src/store/cache/cache-store.js';
+import { readCacheSettings } from '../../src/store/cache/settings.js';
+import { openStore, type Store } from '../../src/store/store.js';
+import { CacheFake, type CacheFault, type CacheRequest } from '../support/cache-fake.js';
+import { until } from '../support/until.js';
+import { describeStore, expectCode } from '../unit/store/conformance.js';
+
+jest.setTimeout(120_000);
+
+let fake: CacheFake;
+let staging: string;
+let places = 0;
+const saved = { ...process.env };
+
+beforeAll(async () => {
+  fake = await CacheFake.start();
+  staging = mkdtempSync(join(tmpdir(), 'ff-cache-'));
+  Object.assign(process.env, fake.env(), { RUNNER_TEMP: staging, FF_STORE_RETRY_S: '2' });
+});
+
+beforeEach(() => {
+  fake.requests.length = 0;
+});
+
+afterEach(() => {
+  fake.fault = () => undefined;
+  fake.isFull = false;
+  fake.limitBytes = Infinity;
+  fake.check();
+});
+
+afterAll(async () => {
+  // Idle processes go by themselves, and what they had on disk with them.
+  await until('the staging directory to be empty', () => readdirSync(staging).length === 0, 20_000);
+  rmSync(staging, { recursive: true });
+  process.env = saved;
+  await fake.stop();
+});
+
+describeStore(
+  'cache:',
+  () => {
+    const url = `cache:team/job ä,${places++}`;
+    return { open: () => openStore(url), listsUnfinished: false, rounds: 2 };
+  },
+  'write-once',
+);
+
+describe('a failure that the client only logs', () => {
+  test.each<[string, CacheRequest['what'], CacheFault, string]>([
+    [
+      'a lookup that is refused',
+      'lookup',
+      { kind: 'answer', status: 403, message: 'cache read denied: no scope' },
+      'may not',
+    ],
+    ['a reservation that is refused', 'reserve', { kind: 'answer', status: 403, message: 'no' }, '(403)'],
+    [
+      'a full cache',
+      'reserve',
+      { kind: 'answer', status: 403, message: 'insufficient usage' },
+      "repository's cache is full",
+    ],
+    ['an upload that is refused', 'upload', { kind: 'answer', status: 403, message: 'sig' }, '403'],
+    ['an upload that does not arrive whole', 'finalize', { kind: 'answer', status: 400, message: 'short' }, 'short'],
+    [
+      'a rate limit that lasts',
+      'reserve',
+      { kind: 'answer', status: 429, headers: { 'retry-after': '60' } },
+      'ate limit',
+    ],
+  ])('%s is an error, and nothing is there', async (_, what, fault, text) => {
+    const store = open();
+    fake.fault = (request) => (request.what === what ? fault : undefined);
+    const error = await expectCode('store', write(store, 'a.ffs', Buffer.from('x')), text);
+    expect(error.hint).toBeDefined();
+    fake.fault = () => undefined;
+    expect(await store.size('a.ffs')).toBeUndefined();
+  });
+
+  test('a lookup that fails is not one that finds nothing', async () => {
+    const store = open();
+    await store.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
+    fake.fault = ({ what }) => (what === 'lookup' ? { kind: 'reset' } : undefined);
+    await expectCode('store', store.list('manifest-'));
+    await expectCode('store', store.size('manifest-00000001.json'));
+  });
+
+  test('a download that fails is told, and passes when it is tried again', async () => {
+    const store = open();
+    await write(store, 'a.ffs', Buffer.from('content'));
+    fake.fault = ({ what }) => (what === 'download' ? { kind: 'answer', status: 403 } : undefined);
+    const into = Buffer.alloc(7);
+    await expectCode('store', store.read('a.ffs', 0, into));
+    let failures = 0;
+    fake.fault = ({ what }) => (what === 'reserve' && failures++ < 1 ? { kind: 'answer', status: 429 } : undefined);
+    await write(store, 'b.ffs', Buffer.from('later'));
+    expect(failures).toBe(2);
+    fake.fault = () => undefined;
+    await store.read('a.ffs', 0, into);
+    expect(into.toString()).toBe('content');
+  });
+
+  test('a commit whose answer is lost is one', async () => {
+    const store = open();
+    fake.fault = ({ what }) => (what === 'finalize' ? { kind: 'lose-answer' } : undefined);
+    expect(await store.createIfAbsent('manifest-00000001.json', Buffer.from('mine'))).toBe('created');
+    fake.fault = () => undefined;
+    expect(await open(places).createIfAbsent('manifest-00000001.json', Buffer.from('theirs'))).toBe('exists');
+  });
+});
+
+test('a key that an attempt left reserved is no hindrance to the next', async () => {
+  const store = open();
+  let uploads = 0;
+  fake.fault = ({ what }) => (what === 'finalize' && uploads++ === 0 ? { kind: 'reset' } : undefined);
+  await write(store, 'a.ffs', Buffer.from('twice'));
+  expect(
+    fake
+      .keys()
+      .filter((key) => key.includes('a.ffs'))
+      .at(-1),
+  ).toMatch(/:a\.ffs:5:2$/);
+  expect(await store.size('a.ffs')).toBe(5);
+});
+
+test('a commit whose writer was killed is waited for, and then overtaken by one', async () => {
+  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: 1_000 };
+  const twins = [1, 2, 3].map(() => createCacheStore('killed', settings, {}));
+  const [first] = twins;
+  await first?.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
+  const version = fake.entry('fastfreeze:killed:manifest-00000001.json:once:1')?.version ?? '';
+  fake.reserve('fastfreeze:killed:manifest-00000002.json:once:1', version);
+  const outcomes = await Promise.all(
+    twins.map((twin, i) => twin.createIfAbsent('manifest-00000002.json', Buffer.from(`twin ${i}`))),
+  );
+  expect(outcomes.filter((outcome) => outcome === 'created')).toHaveLength(1);
+  const into = Buffer.alloc(6);
+  await first?.read('manifest-00000002.json', 0, into);
+  expect(into.toString()).toBe(`twin ${outcomes.indexOf('created')}`);
+});
+
+test('an object of many blocks comes back as it was; an entry that has gone is missing', async () => {
+  const store = open();
+  const bytes = randomBytes(140 << 20);
+  await write(store, 'large.ffs', bytes);
+  expect(fake.requests.filter(({ what }) => what === 'upload').length).toBeGreaterThan(2);
+  const reader = await open(places).openReader('large.ffs');
+  const into = Buffer.alloc(1 << 20);
+  for (const offset of [0, 70 << 20, 139 << 20]) {
+    await reader.read(offset, into);
+    expect(into.equals(bytes.subarray(offset, offset + into.length))).toBe(true);
+  }
+  expect(fake.requests.filter(({ what }) => what === 'download')).toHaveLength(1);
+  reader.close();
+  fake.evict((key) => key.includes('large.ffs'));
+  await expectCode('not-found', store.openReader('large.ffs'), 'large.ffs');
+});
+
+test('what was evicted while the rest was written is noticed before the commit', async () => {
+  const store = open();
+  fake.limitBytes = 500_000;
+  await write(store, 'p-1.ffs', randomBytes(300_000));
+  await write(store, 'p-2.ffs', randomBytes(300_000));
+  const error = await expectCode('store', store.createIfAbsent('manifest-00000001.json', Buffer.from('x')), 'p-1.ffs');
+  expect(error.reason).toContain('evicted');
+  expect(await store.list('manifest-')).toEqual([]);
+});
+
+test('more than the limit is refused before it is sent', async () => {
+  process.env['FF_CACHE_LIMIT_GB'] = '0.001';
+  try {
+    const store = open();
+    await store.prepare();
+    await expectCode('store', write(store, 'a.ffs', randomBytes(2 << 20)), 'larger than the 0.001 GB');
+    expect(fake.requests.filter(({ what }) => what === 'reserve')).toEqual([]);
+  } finally {
+    delete process.env['FF_CACHE_LIMIT_GB'];
+  }
+});
+
+test('a writer that is called off while it sends leaves nothing, at once', async () => {
+  const store = open();
+  const writer = await store.createWriter('a.ffs');
+  await writer.append([randomBytes(1 << 20)]);
+  const reached = new Promise<void>((resolve) => {
+    fake.fault = ({ what }) => {
+      if (what === 'reserve') resolve();
+      return undefined;
+    };
+  });
+  const finishing = writer.finish();
+  await reached;
+  await writer.abort();
+  await expectCode('store', finishing);
+  expect(await store.size('a.ffs')).toBeUndefined();
+});
+
+test('a token that cannot write, or has expired, is told of before anything is frozen', async () => {
+  const token = process.env['ACTIONS_RUNTIME_TOKEN'];
+  try {
+    Object.assign(process.env, fake.env([{ Scope: 'refs/pull/7/merge', Permission: 1 }]));
+    await expectCode('store', open().prepare(), 'may only read');
+    Object.assign(process.env, fake.env(undefined, -5));
+    await expectCode('store', open().prepare(), 'has expired');
+  } finally {
+    process.env['ACTIONS_RUNTIME_TOKEN'] = token;
+  }
+});
+
+/** A place of its own; with a number, one that is there. */
+function open(number = ++places): Store {
+  return openStore(`cache:other/${number}`);
+}
+
+async function write(store: Store, name: string, bytes: Buffer): Promise<void> {
+  const writer = await store.createWriter(name);
+  try {
+    for (let at = 0; at < bytes.length; at += 1 << 20) await writer.append([bytes.subarray(at, at + (1 << 20))]);
+    await writer.finish();
+  } catch (error) {
+    await writer.abort();
+    throw error;
+  }
+}
