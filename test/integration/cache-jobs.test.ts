@@ -103,7 +103,10 @@ test('whatever the cache refuses, the application runs on; of twins the first th
 
     fake.fault = ({ what, key }) =>
       what === 'upload' && key.includes('.ffs') ? { kind: 'answer', status: 403, message: 'expired' } : undefined;
-    expect(await first.checkpoint()).toMatchObject({ code: 170, stderr: expect.stringContaining('403') as unknown });
+    expect(await first.checkpoint()).toMatchObject({
+      code: 170,
+      stderr: expect.stringContaining('uploading cache archive: expired') as unknown,
+    });
     fake.fault = () => undefined;
     await first.progresses(2);
     expect(fake.keys().filter((key) => key.includes('story-2:manifest'))).toEqual([]);

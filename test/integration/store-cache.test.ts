@@ -55,12 +55,6 @@ describeStore(
 
 describe('a failure that the client only logs', () => {
   test.each<[string, CacheRequest['what'], CacheFault, string]>([
-    [
-      'a lookup that is refused',
-      'lookup',
-      { kind: 'answer', status: 403, message: 'cache read denied: no scope' },
-      'may not',
-    ],
     ['a reservation that is refused', 'reserve', { kind: 'answer', status: 403, message: 'no' }, '(403)'],
     [
       'a full cache',
@@ -68,7 +62,12 @@ describe('a failure that the client only logs', () => {
       { kind: 'answer', status: 403, message: 'insufficient usage' },
       "repository's cache is full",
     ],
-    ['an upload that is refused', 'upload', { kind: 'answer', status: 403, message: 'sig' }, '403'],
+    [
+      'an upload that is refused',
+      'upload',
+      { kind: 'answer', status: 403, message: 'sig' },
+      'uploading cache archive: sig',
+    ],
     ['an upload that does not arrive whole', 'finalize', { kind: 'answer', status: 400, message: 'short' }, 'short'],
     [
       'a rate limit that lasts',
@@ -91,6 +90,9 @@ describe('a failure that the client only logs', () => {
     fake.fault = ({ what }) => (what === 'lookup' ? { kind: 'reset' } : undefined);
     await expectCode('store', store.list('manifest-'));
     await expectCode('store', store.size('manifest-00000001.json'));
+    fake.fault = ({ what }) =>
+      what === 'lookup' ? { kind: 'answer', status: 403, message: 'cache read denied: no scope' } : undefined;
+    await expectCode('store', store.list('manifest-'), 'this run may not do so');
   });
 
   test('a download that fails is told, and passes when it is tried again', async () => {

@@ -11,8 +11,8 @@ import { restoreCache, saveCache } from './sdk.js';
 const MAX_SAID = 1 << 20;
 let said = '';
 
-process.stdout.write = keep as typeof process.stdout.write;
-process.stderr.write = keep as typeof process.stderr.write;
+process.stdout.write = keep;
+process.stderr.write = keep;
 // Whoever asked has gone.
 process.once('disconnect', () => process.exit(0));
 process.on('message', (request) => void answer(request as AgentRequest));
@@ -58,6 +58,6 @@ function keep(piece: string | Uint8Array, ...rest: unknown[]): boolean {
   // Failures come last.
   said = (said + (typeof piece === 'string' ? piece : Buffer.from(piece).toString('utf8'))).slice(-MAX_SAID);
   const done = rest.at(-1);
-  if (typeof done === 'function') process.nextTick(done as () => void);
+  if (typeof done === 'function') process.nextTick(done);
   return true;
 }

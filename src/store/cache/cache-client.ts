@@ -85,7 +85,7 @@ export class CacheClient {
     }
   }
 
-  private async flush(): Promise<void> {
+  private flush(): void {
     const asked = this.asked;
     this.asked = [];
     for (let at = 0; at < asked.length; at += BATCH) void this.lookupTogether(asked.slice(at, at + BATCH));

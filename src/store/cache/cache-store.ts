@@ -226,7 +226,7 @@ function tooLarge(url: string, totalBytes: number): FastFreezeError {
     code: 'store',
     op: 'write to',
     subject: url,
-    reason: `the image is larger than the ${totalBytes / 2 ** 30} GB that a repository's cache holds`,
+    reason: `the image is larger than the ${Number((totalBytes / 2 ** 30).toFixed(3))} GB that a repository's cache holds`,
     hint: 'use --cpu-budget high, or --image-url s3://...; FF_CACHE_LIMIT_GB where the repository has more',
   });
 }

@@ -18,7 +18,11 @@ export interface Failure {
  */
 export function readFailure(lines: readonly string[]): Failure | undefined {
   const reserved = find(lines, /^::debug::Failed to reserve cache: (?:\w*Error: )?(.*)$/);
-  const warned = find(lines, /^::(?:warning|error)::(?:Failed to (?:save|restore): )?(.*)$/, /rate limit will reset/);
+  const warned = find(
+    lines,
+    /^::(?:warning|error)::(?:Failed to (?:save|restore): |uploadCacheArchiveSDK: internal error )?(.*)$/,
+    /rate limit will reset/,
+  );
   const skipped = find(lines, /^(Cache (?:save|restore) skipped: .*)$/) ?? find(lines, /^Failed to save: (.*)$/);
   const reason = reserved ?? warned ?? skipped;
   if (reason === undefined) return undefined;

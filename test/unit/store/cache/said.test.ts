@@ -42,7 +42,11 @@ describe('what the client says of a failure', () => {
       'other',
       'No space left on device',
     ],
-    [['::warning::uploadCacheArchiveSDK: internal error uploading cache archive: gone'], 'other', 'gone'],
+    [
+      ['::warning::uploadCacheArchiveSDK: internal error uploading cache archive: gone'],
+      'other',
+      'uploading cache archive: gone',
+    ],
   ] as const)('%j is %s', (lines, kind, reason) => {
     const failure = readFailure(['Cache hit for: k', ...lines]);
     expect(failure?.kind).toBe(kind);
