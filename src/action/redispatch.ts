@@ -128,7 +128,7 @@ async function send(url: string, token: string, body: object): Promise<Response>
 }
 
 function refused(status: number, text: string): FastFreezeError {
-  const said = /"message"\s*:\s*"((?:[^"\\]|\\.)*)"/.exec(text)?.[1] ?? '';
+  const said = messageIn(text);
   const reason = `GitHub's API answered ${status}${said === '' ? '' : `: ${said}`}`;
   if (status === 401 || status === 403) {
     return refuse(reason, "give the job `permissions: actions: write`; a fork's pull request cannot have it");
@@ -138,6 +138,16 @@ function refused(status: number, text: string): FastFreezeError {
     return refuse(reason, `the workflow needs on: workflow_dispatch with an input named ${CHAIN_INPUT}, not required`);
   }
   return refuse(reason, 'start the workflow by hand: it continues');
+}
+
+/** What GitHub says; empty where something before it has answered, which need not speak JSON. */
+function messageIn(text: string): string {
+  try {
+    const message = asRecord(JSON.parse(text))['message'];
+    return typeof message === 'string' ? message : '';
+  } catch {
+    return '';
+  }
 }
 
 function refuse(reason: string, hint: string): FastFreezeError {

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { error as annotateError, info, notice, setOutput, summary, warning } from '@actions/core';
 import { asFastFreezeError } from '../base/errors.js';
+import { INTERRUPTED } from '../engine/config.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
+import { refuseReadOnly } from '../store/cache/settings.js';
 import { EXIT_CHECKPOINTED, type Outcome, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
@@ -22,12 +24,23 @@ export function announce(plan: Plan): void {
       { title: 'fastfreeze: the image is not encrypted' },
     );
   }
+  if (isCache(imageUrl)) warnReadOnly(imageUrl);
   const { deadline } = task;
   if (deadline !== undefined) {
     const when = new Date(deadline.atMs).toISOString();
     info(deadline.of === 'start' ? `It is frozen at ${when}` : `Its image is to be safe by ${when}`);
   }
   if (task.noticeFrom.length > 0) info(`Asked whether the machine is taken away: ${task.noticeFrom.join(', ')}`);
+}
+
+/** The command runs all the same; but that nothing of it will be saved is better known now than after six hours. */
+function warnReadOnly(imageUrl: string): void {
+  try {
+    refuseReadOnly(imageUrl, process.env);
+  } catch (error) {
+    const { message, hint } = asFastFreezeError(error, 'look at the cache');
+    warning(withHint(message, hint), { title: 'fastfreeze: no checkpoint can be saved' });
+  }
 }
 
 /** Outputs, annotation, summary, and where that is wanted the next run. Resolves to the exit code. */
@@ -108,7 +121,8 @@ async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupt
   }
 }
 
-function frozenWhy(events: readonly EngineEvent[], { error }: EngineResult): string {
+function frozenWhy(events: readonly EngineEvent[], { reason, error }: EngineResult): string {
+  if (reason === INTERRUPTED) return 'The command has ended because it was told to, before it could be frozen.';
   const asked = events.findLast((event) => event.type === 'asked');
   const saved = events.findLast((event) => event.type === 'checkpoint');
   if (saved === undefined) return `Interrupted before the command ran (${error?.reason ?? 'told to leave'}).`;

@@ -310,6 +310,66 @@ describe('the action', () => {
     }
   }, 120_000);
 
+  test('a store that is full: the checkpoint fails, the command runs on to its end', async () => {
+    await story('root', async (bed) => {
+      const full = bed.tmpfs('full', 2 * 1_048_576);
+      const run = await job(bed);
+      const step = run.step({
+        run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+        'image-base': `file:${full}`,
+        'checkpoint-every': '1s',
+      });
+      await step.logs(/Error: .*no space is left.*The application runs on/s);
+      bed.write('stop', '');
+      expect(await step.ends()).toBe(0);
+      await run.finish();
+      expect(step.log).toMatch(/^\d+ done$/m);
+      expect(step.outputs.get('status')).toBe('completed');
+      expect(step.outputs.get('generation')).toBe('');
+      expect(step.summaries[0]).toMatch(/^\| failed \| timer: .*no space is left/m);
+    });
+  }, 90_000);
+
+  test('a run of a fork: the cache may only be read, and the next run not be started; both are said, the command runs', async () => {
+    const [api, cache] = [await startGitHubApi(), await CacheFake.start()];
+    api.tokens.set(JOB_TOKEN, 'read');
+    try {
+      await story('user', async (bed) => {
+        const env = cache.env([{ Scope: 'refs/pull/5/merge', Permission: 1 }]);
+        const reading = await job(bed, { env });
+        const one = reading.step({ run: 'echo ran' });
+        expect(await one.ends()).toBe(0);
+        await reading.finish();
+        expect(one.log).toMatch(/^ran$/m);
+        expect(one.annotations.map(({ title }) => title)).toEqual(['fastfreeze: no checkpoint can be saved']);
+
+        const run = await job(bed, { env: { GITHUB_API_URL: api.url }, inputs: {} });
+        const two = run.step({
+          run: loop(bed),
+          'image-base': base(bed),
+          'on-checkpoint': 'redispatch',
+          'timeout-minutes': '6',
+          'job-started-at': startedAgo(354_000),
+          'checkpoint-before': '1s',
+        });
+        expect(await two.ends()).toBe(85);
+        await run.finish();
+        expect(two.annotations).toMatchObject([
+          { level: 'error', title: 'fastfreeze: interrupted, and not continued' },
+        ]);
+        expect(two.annotations[0]?.message).toMatch(
+          /answered 403: Resource not accessible by integration\. Try: give the job `permissions: actions: write`/,
+        );
+        expect(two.outputs.get('next-run-url')).toBe('');
+        expect(api.dispatched).toEqual([]);
+      });
+    } finally {
+      cache.check();
+      await cache.stop();
+      await api.close();
+    }
+  }, 90_000);
+
   test('a runner without CRIU fetches the runtime, compares its sum, and keeps it in the tool cache', async () => {
     await story('root', async (bed) => {
       const file = bed.path('criu.tar.gz');

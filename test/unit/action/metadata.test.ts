@@ -46,7 +46,9 @@ describe('action.yml', () => {
 
   test('has the inputs that are read, and no others', () => {
     const read = [
-      ...sources.matchAll(/(?:getInput|getMultilineInput|minutes|moment|durationOr|oneOf|count|truth)\('([a-z-]+)'/g),
+      ...sources.matchAll(
+        /(?:getInput|getMultilineInput|minutes|moment|durationOr|oneOf|count|truth)\('([a-z0-9-]+)'/g,
+      ),
     ].map(([, name]) => name);
     expect([...new Set(read)].sort()).toEqual(Object.keys(action.inputs).sort());
   });
