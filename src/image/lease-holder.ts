@@ -17,6 +17,7 @@ export interface LeaseState {
 
 /** Who has the lease of a job, by what is written there; whether that one still lives only watching it would tell. */
 export async function readLease(store: Store): Promise<LeaseState> {
+  if (store.writeOnce !== undefined) return { held: false, holder: null };
   const found = await store.readVersion(LEASE_NAME).catch(tooLargeToBeOne);
   if (found === undefined) return { held: false, holder: null };
   const record = parseLeaseRecord(found.bytes);
