@@ -39,8 +39,12 @@ export async function runPost(): Promise<number> {
   }
 }
 
-/** A cancelled job has its budget; a step that timed out has what is left of the job. */
-function budget(jobStatus: string, { jobEndsAtMs }: Handover, interruptedAtMs: number): number {
+/** Until when to wait: a cancelled job has its budget; a step that timed out has what is left of the job. Milliseconds since the epoch. */
+export function budget(
+  jobStatus: string,
+  { jobEndsAtMs }: Pick<Handover, 'jobEndsAtMs'>,
+  interruptedAtMs: number,
+): number {
   const cancelledMs = interruptedAtMs + CANCEL_BUDGET_MS - OTHER_STEPS_MS;
   return jobStatus === 'cancelled' ? cancelledMs : Math.max(cancelledMs, jobEndsAtMs - OTHER_STEPS_MS);
 }

@@ -55,11 +55,15 @@ export async function prepareRuntime(
  * Ubuntu's AppArmor forbids normal users their own user namespaces, which the command's container is made of. GitHub's runners are thrown
  * away after the job, and let everybody change that; a machine of somebody's own is not ours to change.
  */
-async function allowUserNamespaces(env: NodeJS.ProcessEnv, say: (message: string) => void): Promise<void> {
-  if (process.getuid?.() === 0 || readSwitch() !== '1') return;
+export async function allowUserNamespaces(
+  env: NodeJS.ProcessEnv,
+  say: (message: string) => void,
+  machine = { uid: process.getuid?.(), userNamespaceSwitch: readSwitch() },
+): Promise<void> {
+  if (machine.uid === 0 || machine.userNamespaceSwitch !== '1') return;
   const command = ['sysctl', '-w', `${USERNS_SWITCH}=0`];
   if (env['RUNNER_ENVIRONMENT'] === 'github-hosted') {
-    const result = await runTool(['sudo', '-n', ...command], { timeoutMs: SUDO_TIMEOUT_MS });
+    const result = await runTool(['sudo', '-n', ...command], { timeoutMs: SUDO_TIMEOUT_MS, env });
     if (result.ok) {
       say(`${USERNS_SWITCH} is 0 from now on, so that the command can have a container of its own`);
       return;

@@ -12,6 +12,7 @@ import { GcsFake } from '../support/gcs-fake.js';
 import { startGitHubApi } from '../support/github-api.js';
 import { generations } from '../support/image.js';
 import { checkLines } from '../support/lines.js';
+import { startImds } from '../support/metadata.js';
 import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
 import { PYTHON, fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
@@ -164,7 +165,7 @@ describe('the action', () => {
           writeFileSync(join(run.workspace, 'train.sh'), `#!/bin/sh\nexec ${loop(bed)}\n`, { mode: 0o755 });
           const step = run.step(ours?.with ?? {});
           await step.counts();
-          if (attempt === 1) await run.cancel(step);
+          if (attempt === 1) await run.timeOut(step);
           else bed.write('stop', '');
           const code = await step.ends();
           await run.finish();
@@ -243,6 +244,48 @@ describe('the action', () => {
     }
   }, 180_000);
 
+  test('legs of a matrix: a Spot instance is taken away in the first, the second ends the job, the third has nothing to do', async () => {
+    const imds = await startImds();
+    try {
+      await story('user', async (bed) => {
+        let counted = '';
+        for (const segment of [1, 2, 3]) {
+          const leg = await job(bed, {
+            matrix: { segment, size: 'small' },
+            env: { AWS_EC2_METADATA_SERVICE_ENDPOINT: imds.url },
+          });
+          const step = leg.step({
+            run: loop(bed),
+            'image-base': base(bed),
+            notices: 'ec2',
+            'on-checkpoint': 'succeed',
+            'keep-image': 'true',
+          });
+          if (segment < 3) await step.counts();
+          if (segment === 1) {
+            imds.action = JSON.stringify({ action: 'terminate', time: new Date(Date.now() + 120_000).toISOString() });
+          } else bed.write('stop', '');
+          expect(await step.ends()).toBe(0);
+          await leg.finish();
+          imds.action = undefined;
+          counted += step.counted;
+          expect(Object.fromEntries(step.outputs)).toMatchObject(
+            [
+              { status: 'checkpointed', completed: 'false', ran: 'true', restored: 'false', generation: '1' },
+              { status: 'completed', completed: 'true', ran: 'true', restored: 'true' },
+              { status: 'completed', completed: 'true', ran: 'false', restored: 'false', 'exit-code': '0' },
+            ][segment - 1] ?? {},
+          );
+        }
+        checkLines(counted);
+        expect(imds.asked).toContain('GET /latest/meta-data/spot/instance-action');
+        expect(generations(bed.path('images', ...bed.list('images')))).toEqual([1, 2]);
+      });
+    } finally {
+      await imds.close();
+    }
+  }, 120_000);
+
   test('the machine goes, and no post step comes: the engine saves the job by itself', async () => {
     await story('root', async (bed) => {
       const first = await job(bed);
@@ -250,6 +293,7 @@ describe('the action', () => {
       const one = first.step(given);
       await one.counts();
       await first.shutDown(one);
+      expect(await one.ends()).toBe(137);
       await first.finish();
       await until('the image', () => generations(bed.path('images', 'lost')).length === 1);
 
@@ -257,7 +301,8 @@ describe('the action', () => {
       const second = await job(bed);
       const two = second.step(given);
       await two.counts();
-      two.kill();
+      // As the kernel does that has no memory left.
+      two.signal('SIGKILL');
       expect(await two.ends()).toBe(137);
       await second.finish();
       expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);

@@ -86,10 +86,6 @@ export class RunnerJob {
     this.#action = parse(readFileSync(join(this.#folder, 'action.yml'), 'utf8')) as Action;
   }
 
-  get isDown(): boolean {
-    return this.#isDown;
-  }
-
   /** `uses:` with `with:`; `env` is the step's own. */
   step(given: Readonly<Record<string, string>>, env: Readonly<Record<string, string>> = {}): RunnerStep {
     const declared = Object.keys(this.#action.inputs);
@@ -115,11 +111,14 @@ export class RunnerJob {
     await step.interrupt();
   }
 
-  /** The machine is told to go: the ladder, and no post steps. */
+  /** The machine is told to go: main has only just handed over when the runner's processes are ended, and no post steps come. */
   async shutDown(step: RunnerStep): Promise<void> {
     this.#isDown = true;
     this.status = 'failure';
-    await step.interrupt();
+    step.signal('SIGINT');
+    await step.logs(/SIGINT: the command is being frozen/);
+    step.signal('SIGKILL');
+    this.killOrphans();
   }
 
   /** Post steps, the last first; then what still has our mark is killed. */
@@ -339,12 +338,11 @@ export class RunnerStep {
 
   /** The ladder, to node alone. */
   async interrupt(): Promise<void> {
-    const pid = this.#child?.pid ?? 0;
-    signalPid(pid, 'SIGINT');
+    this.signal('SIGINT');
     if (await this.#goes(SIGINT_MS)) return;
-    signalPid(pid, 'SIGTERM');
+    this.signal('SIGTERM');
     if (await this.#goes(SIGTERM_MS)) return;
-    signalPid(pid, 'SIGKILL');
+    this.signal('SIGKILL');
     throw new Error(`main lived for 10 s after SIGINT and was killed:\n${this.log}`);
   }
 
@@ -354,9 +352,8 @@ export class RunnerStep {
     return this.#end !== undefined;
   }
 
-  /** Kills node as the kernel's OOM killer would. */
-  kill(): void {
-    signalPid(this.#child?.pid ?? 0, 'SIGKILL');
+  signal(name: NodeJS.Signals): void {
+    signalPid(this.#child?.pid ?? 0, name);
   }
 
   #readCommands(): void {

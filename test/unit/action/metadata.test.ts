@@ -7,7 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
 import { outcomeOf, outputs } from '../../../src/action/outcome.js';
-import { askScript, makeDirectory } from '../linux/support.js';
+import { askScript, makeDirectory, runCommand } from '../linux/support.js';
 
 interface Metadata {
   readonly name: string;
@@ -70,6 +70,20 @@ describe('action.yml', () => {
   test('asks for a bundle whose sum is one', () => {
     expect(CRIU_BUNDLE.sha256).toMatch(/^(?!0{64})[0-9a-f]{64}$/);
   });
+});
+
+test('every message of the troubleshooting table is one that the sources have', () => {
+  const all = readdirSync('src', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(join('src', name), 'utf8'))
+    .join('\n');
+  const [, table = ''] = document.split('## Troubleshooting');
+  const messages = [...table.matchAll(/^\| ([^|]*) \|/gm)].flatMap(([, cell = '']) => [...cell.matchAll(/`([^`]+)`/g)]);
+  // As they are put together: an operation, its subject, a reason, numbers.
+  const parts = messages.flatMap(([, text = '']) => text.split(/\.\.\.|: |\d+|^cannot /));
+  const told = parts.map((part) => part.trim()).filter((part) => part.length > 5);
+  expect(told.length).toBeGreaterThan(15);
+  expect(told.filter((part) => !all.includes(part) && !all.includes(part.replace("'", "\\'")))).toEqual([]);
 });
 
 const WORKFLOWS = ['examples/github', '.github/workflows'].flatMap((folder) =>
@@ -140,6 +154,8 @@ describe('dist/', () => {
     const names = filesBelow(fresh);
     // `npm run build:action` makes it anew.
     expect(filesBelow('dist')).toEqual(names);
+    // What .gitignore hides is there, but is not committed.
+    expect(await runCommand(['git', 'ls-files', '--others', 'dist'])).toMatchObject({ code: 0, stdout: '' });
     expect(names.filter((name) => !readFileSync(join('dist', name)).equals(readFileSync(join(fresh, name))))).toEqual(
       [],
     );
