@@ -55,9 +55,18 @@ export function isAlive({ pid, ticks }: EngineHandle): boolean {
 
 /** Asks the engine to freeze the command and to end; nothing where it has ended. */
 export function tellToLeave(engine: EngineHandle): void {
+  send(engine, 'SIGTERM');
+}
+
+/** Ends the engine, and the command with it; a checkpoint that is being made is called off. */
+export function endEngine(engine: EngineHandle): void {
+  send(engine, 'SIGKILL');
+}
+
+function send(engine: EngineHandle, signal: NodeJS.Signals): void {
   if (!isAlive(engine)) return;
   try {
-    process.kill(engine.pid, 'SIGTERM');
+    process.kill(engine.pid, signal);
   } catch (error) {
     if (!hasErrno(error, 'ESRCH')) throw error;
   }

@@ -3,7 +3,8 @@ import { endGroup, error as annotateError, info, startGroup, summary, warning } 
 import { rmSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import { removeCommandFiles } from './command-files.js';
-import { tellToLeave } from './engine-process.js';
+import { endEngine, tellToLeave } from './engine-process.js';
+import type { EngineEvent } from './engine-task.js';
 import { type Handover, readHandover } from './handover.js';
 import { readPostInputs } from './inputs.js';
 import { summaryText } from './summary.js';
@@ -31,7 +32,7 @@ export async function runPost(): Promise<number> {
     info(`Until ${new Date(untilMs).toISOString()}`);
     const watched = await watchEngine(handover.engine, { untilMs, show: writeOut, shownBytes }).finally(endGroup);
     if (wantsSummary) await writeSummary(handover, watched, startedAtMs);
-    return settle(handover, watched);
+    return settle(handover, watched, interruptedAtMs ?? startedAtMs);
   } catch (error) {
     const known = asFastFreezeError(error, 'wait for the image');
     annotateError(known.message, { title: 'fastfreeze' });
@@ -49,7 +50,20 @@ export function budget(
   return jobStatus === 'cancelled' ? cancelledMs : Math.max(cancelledMs, jobEndsAtMs - OTHER_STEPS_MS);
 }
 
-function settle({ engine, commandDirectory }: Handover, { events, result }: Watched): number {
+/** Since the command was to be frozen that has failed: it runs on, and would do so when the job is long over. */
+export function failureSince(events: readonly EngineEvent[], sinceMs: number): string | undefined {
+  const failed = events.findLast((event) => event.type === 'checkpoint-failed');
+  return failed !== undefined && failed.atMs >= sinceMs ? failed.message : undefined;
+}
+
+function settle({ engine, commandDirectory }: Handover, { events, result }: Watched, interruptedAtMs: number): number {
+  const failure = failureSince(events, interruptedAtMs);
+  if (result === undefined && failure !== undefined) {
+    endEngine(engine);
+    removeCommandFiles(commandDirectory);
+    annotateError(`The command could not be frozen, and was ended: ${failure}`, { title: 'fastfreeze: failed' });
+    return 1;
+  }
   if (result === undefined) {
     warning(
       'The image is not complete, and the time is up. On a self-hosted runner it is finished in the background.',

@@ -14,6 +14,7 @@ import { generations } from '../support/image.js';
 import { checkLines } from '../support/lines.js';
 import { startImds } from '../support/metadata.js';
 import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
+import { FULL } from '../support/random.js';
 import { PYTHON, fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
 
@@ -374,6 +375,26 @@ describe('the action', () => {
       expect(step.summaries[0]).toMatch(/^\| failed \| timer: .*no space is left/m);
     });
   }, 90_000);
+
+  // The post step tries for as long as a cancelled job has.
+  if (FULL) {
+    test('cancelled with a store that is full: the command does not outlive its job', async () => {
+      await story('root', async (bed) => {
+        const full = bed.tmpfs('full', 2 * 1_048_576);
+        const run = await job(bed);
+        const step = run.step({
+          run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+          'image-base': `file:${full}`,
+        });
+        await step.logs(/^\d+ holding$/m);
+        await run.cancel(step);
+        expect(await step.ends()).toBe(1);
+        await run.finish();
+        expect(step.annotations.at(-1)).toMatchObject({ level: 'error', title: 'fastfreeze: failed' });
+        expect(step.annotations.at(-1)?.message).toMatch(/could not be frozen, and was ended: .*no space is left/);
+      });
+    }, 400_000);
+  }
 
   test('a run of a fork: the cache may only be read, and the next run not be started; both are said, the command runs', async () => {
     const [api, cache] = [await startGitHubApi(), await CacheFake.start()];

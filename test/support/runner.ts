@@ -19,6 +19,8 @@ const SIGINT_MS = 7_500;
 const SIGTERM_MS = 2_500;
 /** The worker's life after a cancellation: five minutes of the server, less 15 s of the listener. */
 const WORKER_MS = 285_000;
+/** A post step of a job that nobody has cancelled may take as long as it likes; here that would be a mistake. */
+const POST_MS = 120_000;
 /** For a process that holds our pipes after node's end. */
 const PIPES_MS = 5_000;
 
@@ -125,9 +127,9 @@ export class RunnerJob {
   async finish(): Promise<void> {
     if (!this.#isDown) {
       for (const step of [...this.#steps].reverse()) {
-        const leftMs = this.#cancelledAtMs === undefined ? Infinity : this.#cancelledAtMs + WORKER_MS - Date.now();
+        const leftMs = this.#cancelledAtMs === undefined ? POST_MS : this.#cancelledAtMs + WORKER_MS - Date.now();
         step.startStage(join(this.#folder, this.#action.runs.post), this.environment(step));
-        await step.ends(Math.min(leftMs, 120_000));
+        await step.ends(leftMs);
       }
     }
     this.killOrphans();

@@ -2,7 +2,7 @@
 import { chmodSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { budget } from '../../../src/action/post-step.js';
+import { budget, failureSince } from '../../../src/action/post-step.js';
 import { allowUserNamespaces } from '../../../src/action/runtime.js';
 import { makeDirectory } from '../linux/support.js';
 
@@ -54,6 +54,15 @@ describe('a container of its own for a normal user’s command', () => {
       await allowUserNamespaces({ PATH: '/nowhere' }, () => undefined, machine);
     }
     await allowUserNamespaces({ PATH: '/nowhere' }, () => undefined, { uid: 1001, userNamespaceSwitch: undefined });
+  });
+});
+
+describe('a command that could not be frozen', () => {
+  test('is known by a failure since it was to be, not by one of before', () => {
+    const failed = { type: 'checkpoint-failed', atMs: 5, message: 'no space is left' } as const;
+    expect(failureSince([failed], 5)).toBe('no space is left');
+    expect(failureSince([failed], 6)).toBeUndefined();
+    expect(failureSince([{ type: 'ready', atMs: 7, restoredGeneration: null }], 5)).toBeUndefined();
   });
 });
 
