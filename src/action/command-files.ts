@@ -37,15 +37,17 @@ export interface CommandFiles {
 /** The script and the files of the runner's in a directory that has the same path in each run of the job, on every machine. */
 export function makeCommandFiles({ run, shell }: Pick<Inputs, 'run' | 'shell'>, imageUrl: string): CommandFiles {
   const directory = join('/tmp', `fastfreeze-action-${sha256(imageUrl).slice(0, 16)}`);
-  makePrivate(directory);
   const text = `${run.replace(/\n+$/, '')}\n`;
   // Another script is another command: an image of the old one says so.
   const script = join(directory, `script-${sha256(text).slice(0, 8)}`);
+  // It may be refused: before there is anything to clear up.
+  const command = shellCommand(shell, script);
+  makePrivate(directory);
   // A shell reads its script as it goes: one that is there already, and in use, is left as it is.
   if (!existsSync(script) || readFileSync(script, 'utf8') !== text) writeFileSync(script, text, { mode: 0o600 });
   const variables = Object.entries(RUNNER_FILES).map(([name, file]) => [name, join(directory, file)] as const);
   for (const [, path] of variables) closeSync(openSync(path, 'a', 0o600));
-  return { directory, command: shellCommand(shell, script), variables: Object.fromEntries(variables) };
+  return { directory, command, variables: Object.fromEntries(variables) };
 }
 
 function sha256(text: string): string {

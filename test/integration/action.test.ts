@@ -482,7 +482,7 @@ describe('the action', () => {
     async (more, message) => {
       await withBed('user', async (bed) => {
         const run = await job(bed);
-        const step = run.step({ run: 'echo ran', 'image-base': base(bed), ...more });
+        const step = run.step({ run: `echo ran # ${bed.dir}`, 'image-base': base(bed), ...more });
         expect(await step.ends()).toBe(2);
         await run.finish();
         expect(step.annotations).toHaveLength(1);

@@ -155,7 +155,10 @@ describe('dist/', () => {
     // `npm run build:action` makes it anew.
     expect(filesBelow('dist')).toEqual(names);
     // What .gitignore hides is there, but is not committed.
-    expect(await runCommand(['git', 'ls-files', '--others', 'dist'])).toMatchObject({ code: 0, stdout: '' });
+    expect(await runCommand(['git', 'ls-files', '--others', '--ignored', '--exclude-standard', 'dist'])).toMatchObject({
+      code: 0,
+      stdout: '',
+    });
     expect(names.filter((name) => !readFileSync(join('dist', name)).equals(readFileSync(join(fresh, name))))).toEqual(
       [],
     );
