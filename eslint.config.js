@@ -3,6 +3,7 @@ import tseslint from 'typescript-eslint';
 
 // Layers from the top (users) to the bottom (the kernel). A folder may import itself and what stands below it.
 const layers = [
+  'action',
   'cli',
   'daemon',
   'batch',

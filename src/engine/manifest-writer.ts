@@ -16,7 +16,7 @@ export interface ManifestWriter {
 export function manifestWriter(config: SupervisorConfig): ManifestWriter {
   const common = {
     createdAt: new Date().toISOString(),
-    writer: { version: toolVersion(), host: hostname(), kernel: release(), criu: config.criuVersion },
+    writer: { version: packageVersion(), host: hostname(), kernel: release(), criu: config.criuVersion },
   };
   return {
     checkpoint: (generation, image, app, keys) =>
@@ -35,7 +35,8 @@ export function manifestWriter(config: SupervisorConfig): ManifestWriter {
   };
 }
 
-function toolVersion(): string {
+/** Of this program, by its package. */
+export function packageVersion(): string {
   const parsed: unknown = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
   return typeof parsed === 'object' && parsed !== null && 'version' in parsed ? String(parsed.version) : 'unknown';
 }

@@ -91,6 +91,8 @@ export type OnReady = (restoredGeneration: number | null) => void;
 /** Who takes part in a run beside us. */
 export interface RunHooks {
   readonly onReady?: OnReady;
+  /** Told what the supervisor tells a metrics recorder: starts, checkpoints, restores. */
+  readonly onEvent?: (event: JobEvent) => void;
   readonly pilot?: Pilot;
 }
 
@@ -424,6 +426,7 @@ async function supervise(
     launched,
     () => withLeaseAge(config, plan),
     metrics,
+    hooks.onEvent,
     () => {
       isReady = true;
       hooks.onReady?.(plan.generation ?? null);
@@ -496,6 +499,7 @@ function converse(
   launched: Launched,
   makeConfig: () => SupervisorConfig,
   metrics: Metrics,
+  onEvent: RunHooks['onEvent'],
   ready: () => void,
 ): Conversation {
   const { channel } = launched;
@@ -526,6 +530,7 @@ function converse(
         if (config !== undefined) emptySpoolOf(config, message.url);
       } else if (message.type === 'event') {
         metrics.emit(message.event);
+        onEvent?.(message.event);
       } else if (message.type === 'prefix') {
         prefix = message.prefix === null ? undefined : { prefix: message.prefix, url: message.url };
       } else {

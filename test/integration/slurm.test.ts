@@ -363,7 +363,13 @@ function underSlurm(): void {
       120_000,
       () => slurm.report(),
     );
-    expect(await slurm.processes()).toBe('');
+    // A node is idle when the scripts have ended; what they started may need a moment more.
+    await until(
+      'processes to end',
+      async () => (await slurm.processes()) === '',
+      30_000,
+      () => slurm.report(),
+    );
     const names = (path: string): string[] => (existsSync(path) ? readdirSync(path) : []);
     const left = {
       '/run/fastfreeze-slurm': [],

@@ -9,6 +9,7 @@ jest.setTimeout(60_000);
 
 /** From the users down to the kernel, as docs/architecture.md has them. */
 const LAYERS = [
+  'action',
   'cli',
   'daemon',
   'batch',

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync, statSync } from 'node:fs';
-import { type Clock, type Notice, type NoticeSource, hasEnded, poll, reasonOf } from '../notice.js';
+import { type Clock, type Notice, type NoticeSource, hasEnded, pause, poll, reasonOf } from '../notice.js';
 import { runCommand } from './run-command.js';
 
 /** A moment that is known from the start. */
@@ -11,6 +11,18 @@ export function timeLimitSource(atMs: number, of: string): NoticeSource {
     watch: ({ report }) => {
       report({ what: 'stop', deadline: { atMs, kind: 'limit' }, detail });
       return Promise.resolve();
+    },
+  };
+}
+
+/** Asks to leave at a moment that somebody has chosen; it says nothing before, since the moment itself is not to be planned. */
+export function momentSource(atMs: number, who: string): NoticeSource {
+  return {
+    name: who,
+    watch: async ({ report, signal }) => {
+      report(undefined);
+      await pause(Math.max(0, atMs - Date.now()), signal);
+      if (!hasEnded(signal)) report({ what: 'stop-now', detail: `${who}: the moment has come` });
     },
   };
 }

@@ -1,0 +1,3 @@
+import { createRequire as requireFor } from 'node:module';
+const require = requireFor(import.meta.url);
+import{readFileSync}from"node:fs";import{basename}from"node:path";function nodeCommand(){return command??=commandOf(process.execPath,()=>readFileSync("/proc/self/cmdline","utf8").split("\0")),command}function nodeFile(){return nodeCommand().at(-1)??process.execPath}var command;function commandOf(program,words){if(!basename(program).startsWith("ld-linux"))return[program];let[,option="",folders="",node=""]=words();return option!=="--library-path"||node===""?[program]:[program,option,folders,node]}export{nodeCommand,nodeFile};

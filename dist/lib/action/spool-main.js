@@ -1,0 +1,3 @@
+import { createRequire as requireFor } from 'node:module';
+const require = requireFor(import.meta.url);
+import{createLogger,emptySpool}from"./chunk-IUPQRYMB.js";import"./chunk-KZCZSHZ6.js";import"./chunk-IBASOPH6.js";import"./chunk-JJD7QNFI.js";import"./chunk-UWVGHGVR.js";import"./chunk-7C7XKW2Y.js";import{asFastFreezeError}from"./chunk-FGPAQKDC.js";import"./chunk-4AYLHV5K.js";import"./chunk-CCZZVCC4.js";import"./chunk-2CO53UDS.js";import"./chunk-PAOLESMT.js";var log=createLogger({command:"spool",verbosity:0});try{let job=JSON.parse(process.argv[2]??"{}");await emptySpool({...job,log:message=>log.info(message)})}catch(error){log.error(asFastFreezeError(error,"empty the spool").message),process.exitCode=1}

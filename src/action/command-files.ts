@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+import { createHash } from 'node:crypto';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { FastFreezeError } from '../base/errors.js';
+import type { Inputs } from './inputs.js';
+
+/**
+ * Files of the runner's that a command writes to, and the name of ours for each. The runner's are of one step; a command that continues in
+ * another run still has the names that it was started with.
+ */
+const RUNNER_FILES = {
+  GITHUB_OUTPUT: 'output',
+  GITHUB_ENV: 'env',
+  GITHUB_PATH: 'path',
+  GITHUB_STEP_SUMMARY: 'summary',
+} as const;
+
+export interface CommandFiles {
+  /** Travels in the image. */
+  readonly directory: string;
+  readonly command: readonly string[];
+  /** For the command's environment. */
+  readonly variables: Readonly<Record<string, string>>;
+}
+
+/** The script and the files of the runner's in a directory that has the same path in each run of the job, on every machine. */
+export function makeCommandFiles({ run, shell }: Pick<Inputs, 'run' | 'shell'>, imageUrl: string): CommandFiles {
+  const directory = join('/tmp', `fastfreeze-action-${sha256(imageUrl).slice(0, 16)}`);
+  const text = `${run.replace(/\n+$/, '')}\n`;
+  // Another script is another command: an image of the old one says so.
+  const script = join(directory, `script-${sha256(text).slice(0, 8)}`);
+  // It may be refused: before there is anything to clear up.
+  const command = shellCommand(shell, script);
+  makePrivate(directory);
+  // A shell reads its script as it goes: one that is there already, and in use, is left as it is.
+  if (!existsSync(script) || readFileSync(script, 'utf8') !== text) writeFileSync(script, text, { mode: 0o600 });
+  const variables = Object.entries(RUNNER_FILES).map(([name, file]) => [name, join(directory, file)] as const);
+  for (const [, path] of variables) closeSync(openSync(path, 'a', 0o600));
+  return { directory, command, variables: Object.fromEntries(variables) };
+}
+
+function sha256(text: string): string {
+  return createHash('sha256').update(text).digest('hex');
+}
+
+/** What the command has written goes to the runner's own files, at its end. */
+export function handToRunner(directory: string, env: NodeJS.ProcessEnv): void {
+  for (const [name, file] of Object.entries(RUNNER_FILES)) {
+    const target = env[name];
+    const path = join(directory, file);
+    if (target === undefined || target === '' || !existsSync(path)) continue;
+    appendFileSync(target, readFileSync(path));
+  }
+}
+
+export function removeCommandFiles(directory: string): void {
+  rmSync(directory, { recursive: true, force: true });
+}
+
+/** As the runner itself starts its shells. */
+function shellCommand(shell: string, script: string): string[] {
+  const known: Readonly<Record<string, string>> = {
+    bash: 'bash --noprofile --norc -e -o pipefail {0}',
+    sh: 'sh -e {0}',
+    python: 'python3 {0}',
+  };
+  const template = known[shell];
+  if (template === undefined && !shell.includes('{0}')) {
+    throw new FastFreezeError({
+      code: 'usage',
+      op: 'use the input',
+      subject: `shell: ${JSON.stringify(shell)}`,
+      reason: 'it is not known here',
+      hint: 'bash, sh, python, or a command line with {0}, such as: perl {0}',
+    });
+  }
+  return (template ?? shell)
+    .trim()
+    .split(/\s+/)
+    .map((word) => word.replace('{0}', script));
+}
+
+/** Anybody may write to /tmp: what stands there must be ours. */
+function makePrivate(directory: string): void {
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const stat = lstatSync(directory);
+  if (stat.isDirectory() && stat.uid === process.getuid?.() && (stat.mode & 0o022) === 0) return;
+  throw new FastFreezeError({
+    code: 'conflict',
+    op: 'use the directory',
+    subject: directory,
+    reason: 'it is not a directory of this user alone',
+    hint: `remove it: sudo rm -r ${directory}`,
+  });
+}

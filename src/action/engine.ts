@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+import { asFastFreezeError, toErrorRecord } from '../base/errors.js';
+import { type Logger, createLogger } from '../base/log.js';
+import { parseOptions } from '../cli/arguments.js';
+import { RUN_OPTIONS, toRunOptions } from '../cli/run.js';
+import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
+import type { JobEvent } from '../engine/metrics/event.js';
+import type { Pilot, RunningJob } from '../engine/pilot.js';
+import { type RunOutcome, run } from '../engine/run.js';
+import { dropJob } from '../image/drop.js';
+import type { NoticeSource } from '../notice/notice.js';
+import { type PilotOptions, createPilot } from '../notice/pilot.js';
+import { azureSource } from '../notice/sources/azure.js';
+import { gceMaintenanceSource, gcePreemptedSource } from '../notice/sources/gce.js';
+import { imdsSource } from '../notice/sources/imds.js';
+import { momentSource, timeLimitSource } from '../notice/sources/local.js';
+import { openStore } from '../store/store.js';
+import { isCache } from './place.js';
+import { type Cloud, type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
+
+/** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
+const SIGNAL_WINDOW_MS = 240_000;
+
+/** `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. */
+export async function runEngine(task: EngineTask): Promise<EngineResult> {
+  const { directory, imageUrl, passphrase } = task;
+  const parsed = parseOptions([...task.options, '--', ...task.command], RUN_OPTIONS, true);
+  const options = {
+    ...toRunOptions(parsed, { url: imageUrl, given: true }),
+    // A record that was kept is the result; any other is of a run before, which somebody has chosen to repeat.
+    returnFinished: task.keepImage,
+    cliArgs: ['fastfreeze-action'],
+    ...(passphrase === undefined ? {} : { passphrase }),
+  };
+  const log = createLogger({ command: 'action', verbosity: options.verbosity, startedAtMs: Date.now() });
+  const pilot = tellingPilot(directory, createPilot(pilotOptions(task, log)));
+  const seen = { hasRun: false };
+  const outcome = await run(options, {
+    pilot,
+    onReady: (restoredGeneration) => {
+      seen.hasRun = true;
+      tellEvent(directory, { type: 'ready', restoredGeneration });
+    },
+    onEvent: (event) => tellCheckpoint(directory, event),
+  });
+  const result = resultOf(outcome);
+  if (result.how === 'ended' && seen.hasRun && !task.keepImage && !isCache(imageUrl))
+    await dropAfterwards(imageUrl, directory);
+  return result;
+}
+
+function pilotOptions(task: EngineTask, log: Logger): PilotOptions {
+  const { checkpointEvery, deadline } = task;
+  const limit =
+    deadline === undefined
+      ? []
+      : deadline.of === 'start'
+        ? [momentSource(deadline.atMs, 'checkpoint-before')]
+        : [timeLimitSource(deadline.atMs, 'the time limit of the job')];
+  return {
+    sources: [...limit, ...task.noticeFrom.flatMap(cloudSources)],
+    stopSignals: ['SIGINT', 'SIGTERM', 'SIGUSR1'],
+    signalWindowMs: SIGNAL_WINDOW_MS,
+    timer: checkpointEvery === 'auto' ? 'always' : checkpointEvery === undefined ? 'when-needed' : 'never',
+    ...(typeof checkpointEvery === 'number' ? { everyMs: checkpointEvery } : {}),
+    log,
+  };
+}
+
+function cloudSources(cloud: Cloud): NoticeSource[] {
+  const { env } = process;
+  switch (cloud) {
+    case 'ec2':
+      return [imdsSource({ env })];
+    case 'gce':
+      return [gcePreemptedSource({ env }), gceMaintenanceSource({ env })];
+    case 'azure':
+      return [azureSource({ env })];
+  }
+}
+
+/** Why each checkpoint is made is known to the pilot alone. */
+function tellingPilot(directory: string, pilot: Pilot): Pilot {
+  return {
+    ready: (job: RunningJob) =>
+      pilot.ready({
+        status: () => job.status(),
+        checkpoint: async (request) => {
+          const { source, leaveRunning } = request;
+          tellEvent(directory, { type: 'asked', source, leavesRunning: leaveRunning });
+          return await job.checkpoint(request);
+        },
+      }),
+    signal: (name) => pilot.signal(name),
+    stop: () => pilot.stop(),
+  };
+}
+
+function tellCheckpoint(directory: string, event: JobEvent): void {
+  if (event.action !== 'checkpoint') return;
+  const { transfer, generation, frozenMs } = event;
+  if (event.error !== undefined) tellEvent(directory, { type: 'checkpoint-failed', message: event.error });
+  else if (transfer !== undefined && generation !== undefined) {
+    const { rawBytes, storedBytes, durationMs } = transfer;
+    tellEvent(directory, {
+      type: 'checkpoint',
+      generation,
+      rawBytes,
+      storedBytes,
+      frozenMs: frozenMs ?? 0,
+      durableMs: durationMs,
+    });
+  }
+}
+
+function resultOf({ exitCode, reason, error }: RunOutcome): EngineResult {
+  const isAbort = error?.code === 'aborted';
+  const how =
+    reason === CHECKPOINTED || reason === INTERRUPTED || isAbort ? 'frozen' : error === undefined ? 'ended' : 'failed';
+  return {
+    exitCode,
+    how,
+    ...(reason === undefined ? {} : { reason }),
+    ...(error === undefined ? {} : { error: toErrorRecord(error) }),
+  };
+}
+
+/** The job has come to its end, whatever becomes of its images. */
+async function dropAfterwards(imageUrl: string, directory: string): Promise<void> {
+  try {
+    await dropJob(openStore(imageUrl));
+  } catch (error) {
+    const { message } = asFastFreezeError(error, 'remove the images in', imageUrl);
+    tellEvent(directory, { type: 'warning', message: `${message}; they take space until they are removed` });
+  }
+}

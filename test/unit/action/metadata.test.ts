@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+// action.yml, its documents, the workflows and dist/: each says what the others say.
+import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { NoOperationTraceWriter, convertWorkflowTemplate, parseWorkflow } from '@actions/workflow-parser';
+import { describe, expect, test } from '@jest/globals';
+import { parse } from 'yaml';
+import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
+import { outcomeOf, outputs } from '../../../src/action/outcome.js';
+import { askScript, makeDirectory, runCommand } from '../linux/support.js';
+
+interface Metadata {
+  readonly name: string;
+  readonly description: string;
+  readonly branding: { readonly icon: string; readonly color: string };
+  readonly inputs: Readonly<
+    Record<string, { readonly description: string; readonly default?: string; readonly required?: boolean }>
+  >;
+  readonly outputs: Readonly<Record<string, { readonly description: string }>>;
+  readonly runs: { readonly using: string; readonly main: string; readonly post: string };
+}
+
+const action = parse(readFileSync('action.yml', 'utf8')) as Metadata;
+const document = readFileSync('docs/action.md', 'utf8');
+const sources = readdirSync('src/action')
+  .map((name) => readFileSync(join('src/action', name), 'utf8'))
+  .join('\n');
+
+describe('action.yml', () => {
+  test('is what the runner takes: node24, files that are there, defaults of the contexts that inputs may use', () => {
+    expect(action.runs.using).toBe('node24');
+    for (const path of [action.runs.main, action.runs.post]) expect(existsSync(path)).toBe(true);
+    expect(action.description.length).toBeLessThanOrEqual(150);
+    expect(['white', 'black', 'yellow', 'blue', 'green', 'orange', 'red', 'purple', 'gray-dark']).toContain(
+      action.branding.color,
+    );
+    for (const [name, { default: value = '' }] of Object.entries(action.inputs)) {
+      for (const [, expression = ''] of value.matchAll(/\$\{\{\s*(.*?)\s*\}\}/g)) {
+        expect([name, expression]).toEqual([
+          name,
+          expect.stringMatching(/^(?:toJSON\()?(?:github|strategy|matrix|job|runner)\b/),
+        ]);
+      }
+    }
+  });
+
+  test('has the inputs that are read, and no others', () => {
+    const read = [
+      ...sources.matchAll(
+        /(?:getInput|getMultilineInput|minutes|moment|durationOr|oneOf|count|truth)\('([a-z0-9-]+)'/g,
+      ),
+    ].map(([, name]) => name);
+    expect([...new Set(read)].sort()).toEqual(Object.keys(action.inputs).sort());
+  });
+
+  test('has the outputs that are set, and no others', () => {
+    const set = Object.keys(outputs(outcomeOf([], { exitCode: 0, how: 'ended' }), '', ''));
+    expect(set.sort()).toEqual(Object.keys(action.outputs).sort());
+  });
+
+  test('and docs/action.md have the same tables', async () => {
+    const tables = (await askScript(
+      `import { inputTable, outputTable } from ${JSON.stringify(join(process.cwd(), 'scripts/action-docs.mjs'))};
+      console.log(JSON.stringify([inputTable(), outputTable()]));`,
+      [],
+    )) as string[];
+    for (const table of tables) expect(document).toContain(table);
+  });
+
+  test('asks for a bundle whose sum is one', () => {
+    expect(CRIU_BUNDLE.sha256).toMatch(/^(?!0{64})[0-9a-f]{64}$/);
+  });
+});
+
+test('every message of the troubleshooting table is one that the sources have', () => {
+  const all = readdirSync('src', { recursive: true, encoding: 'utf8' })
+    .filter((name) => name.endsWith('.ts'))
+    .map((name) => readFileSync(join('src', name), 'utf8'))
+    .join('\n');
+  const [, table = ''] = document.split('## Troubleshooting');
+  const messages = [...table.matchAll(/^\| ([^|]*) \|/gm)].flatMap(([, cell = '']) => [...cell.matchAll(/`([^`]+)`/g)]);
+  // As they are put together: an operation, its subject, a reason, numbers.
+  const parts = messages.flatMap(([, text = '']) => text.split(/\.\.\.|: |\d+|^cannot /));
+  const told = parts.map((part) => part.trim()).filter((part) => part.length > 5);
+  expect(told.length).toBeGreaterThan(15);
+  expect(told.filter((part) => !all.includes(part) && !all.includes(part.replace("'", "\\'")))).toEqual([]);
+});
+
+const WORKFLOWS = ['examples/github', '.github/workflows'].flatMap((folder) =>
+  readdirSync(folder).map((name) => join(folder, name)),
+);
+
+async function problems(name: string, content: string): Promise<string[]> {
+  const { context, value } = parseWorkflow({ name, content }, new NoOperationTraceWriter());
+  if (value !== undefined && context.errors.getErrors().length === 0) await convertWorkflowTemplate(context, value);
+  return context.errors.getErrors().map(({ message }) => message);
+}
+
+interface Step {
+  readonly uses?: string;
+  readonly with?: Readonly<Record<string, unknown>>;
+}
+
+function stepsOf(content: string): Step[] {
+  const { jobs } = parse(content) as { readonly jobs: Readonly<Record<string, { readonly steps?: readonly Step[] }>> };
+  return Object.values(jobs).flatMap(({ steps = [] }) => steps);
+}
+
+describe('the workflows', () => {
+  test('there are six examples, and three of ours', () => {
+    expect(WORKFLOWS).toHaveLength(9);
+    for (const path of WORKFLOWS.slice(0, 6)) expect(document).toContain(`\`${basename(path)}\``);
+  });
+
+  test.each(WORKFLOWS)('%s is one, and gives the action inputs that there are', async (path) => {
+    const content = readFileSync(path, 'utf8');
+    expect(await problems(path, content)).toEqual([]);
+    const ours = stepsOf(content).filter(({ uses = '' }) => uses === './' || uses.startsWith('fastfreeze/action@'));
+    for (const step of ours) {
+      const given = Object.keys(step.with ?? {});
+      expect(Object.keys(action.inputs)).toEqual(expect.arrayContaining(given));
+      expect(given).toContain('run');
+    }
+    if (path.startsWith('examples')) expect(ours.length).toBeGreaterThan(0);
+    // Rights are given by name; an action of somebody else's in a workflow of ours would have to be pinned.
+    expect(content).toMatch(/^permissions:/m);
+    if (path.startsWith('.github'))
+      expect(stepsOf(content).filter(({ uses = './' }) => uses !== './' && !/@[0-9a-f]{40}$/.test(uses))).toEqual([]);
+  });
+
+  test('a mistake in one would be seen', async () => {
+    const content = readFileSync('examples/github/redispatch.yml', 'utf8');
+    expect(await problems('x', content.replace('runs-on:', 'run-on:'))).not.toEqual([]);
+    expect(await problems('x', content.replace('actions: write', 'action: write'))).not.toEqual([]);
+    expect(
+      await problems('x', content.replace('secrets.FASTFREEZE_PASSPHRASE }}', 'secrets.FASTFREEZE_PASSPHRASE')),
+    ).not.toEqual([]);
+  });
+});
+
+/** GitHub fetches the repository's archive at the start of each job that uses the action. */
+const MOST_DIST_BYTES = 12 * 1_048_576;
+
+describe('dist/', () => {
+  test('is what the sources build, byte by byte', async () => {
+    const fresh = join(makeDirectory(), 'dist');
+    await askScript(
+      `process.argv[2] = ${JSON.stringify(fresh)};
+      await import(${JSON.stringify(join(process.cwd(), 'scripts/build-action.mjs'))});
+      console.log('1');`,
+      [],
+      { timeoutMs: 50_000 },
+    );
+    const names = filesBelow(fresh);
+    // `npm run build:action` makes it anew.
+    expect(filesBelow('dist')).toEqual(names);
+    // What .gitignore hides is there, but is not committed.
+    expect(await runCommand(['git', 'ls-files', '--others', '--ignored', '--exclude-standard', 'dist'])).toMatchObject({
+      code: 0,
+      stdout: '',
+    });
+    expect(names.filter((name) => !readFileSync(join('dist', name)).equals(readFileSync(join(fresh, name))))).toEqual(
+      [],
+    );
+  }, 60_000);
+
+  test('is small, has its licences, and names no place of the machine that built it', () => {
+    const names = filesBelow('dist');
+    const sizes = names.map((name) => statSync(join('dist', name)).size);
+    expect(sizes.reduce((sum, size) => sum + size, 0)).toBeLessThan(MOST_DIST_BYTES);
+    const licences = readFileSync('dist/licenses.txt', 'utf8');
+    for (const name of ['koffi', '@actions/core', '@aws-sdk/client-s3', '@google-cloud/storage'])
+      expect(licences).toContain(`\n${name} `);
+    for (const name of names.filter((one) => one.endsWith('.js')))
+      expect(readFileSync(join('dist', name), 'utf8')).not.toContain(process.cwd());
+  });
+});
+
+function filesBelow(folder: string): string[] {
+  return readdirSync(folder, { recursive: true, encoding: 'utf8' })
+    .filter((name) => statSync(join(folder, name)).isFile())
+    .sort();
+}
