@@ -57,7 +57,7 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['run --image-base file:/y --job-id a/b cmd', ['--job-id', '"a/b"']],
   ['run --image-base s3://bucket --job-id .. cmd', ['--job-id', '".."']],
   ['batch', ['run or explain']],
-  ['batch explode', ['"explode"', 'run and explain', 'job-definition and job']],
+  ['batch explode', ['"explode"', 'run and explain', 'job-definition, job and rescue']],
   ['batch run --resubmit often cmd', ['--resubmit', '"often"']],
   ['batch job-definition', ['needs the word aws']],
   ['batch job-definition azure', ['needs the word aws', '"azure"']],
