@@ -2,8 +2,8 @@
 import { readFileSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { pause } from '../notice/notice.js';
 import type { OnExit, SlurmControl, SlurmJob } from './slurm-control.js';
+import { withPatience } from './slurm-patience.js';
 import type { Finding } from './system.js';
 
 /** What becomes of a job that has left with the exit code for "run again". */
@@ -26,12 +26,12 @@ const WAITS: readonly string[] = ['PENDING', 'REQUEUED', 'REQUEUE_FED', 'REQUEUE
  * somebody's (`scancel`), or is requeued by Slurm itself (preemption, a lost node).
  */
 export function decideAgain(job: SlurmJob, onExit: OnExit, isBatchProcess: boolean): Again {
-  const { state, reason, isPreempted, mayRequeue, isBatch } = job;
+  const { state, isPreempted, mayRequeue, isBatch } = job;
   if (WAITS.includes(state)) return { by: 'nobody', why: `Slurm has put it back into the queue already (${state})` };
   if (!isBatch) {
     return { by: 'nobody', why: 'it is no batch job, and Slurm runs no other again', remedy: 'submit it with sbatch' };
   }
-  const isTimeout = reason === 'TimeLimit';
+  const isTimeout = isPastLimit(job);
   if (!RUNS.includes(state) && isPreempted) {
     const remedy = 'scontrol requeue, where PreemptMode is CANCEL';
     return { by: 'nobody', why: 'Slurm preempts it, and runs it again itself', remedy };
@@ -49,7 +49,7 @@ export function decideAgain(job: SlurmJob, onExit: OnExit, isBatchProcess: boole
     };
   }
   // The limit has struck: from then on no exit code counts.
-  if (isTimeout && !RUNS.includes(state)) return { by: 'scontrol' };
+  if (isTimeout) return { by: 'scontrol' };
   return onExit === 'nothing' || !isBatchProcess ? { by: 'scontrol' } : { by: 'exit code' };
 }
 
@@ -87,47 +87,53 @@ export interface AgainOptions {
   readonly code: number;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  /** Whether this attempt has an image: asked only when its time limit has struck. */
+  readonly hasSaved: () => Promise<boolean>;
   readonly isBatchProcess?: boolean;
   readonly retryMs?: number;
 }
 
-/** A controller that is being restarted is away for as long. */
-const ATTEMPTS = 6;
-const RETRY_MS = 5_000;
-
 /**
- * The last act of a job that is to be run again: its image is durable and its application gone. Resolves to the exit code to
- * leave with. Never rejects.
+ * The last act of a job that is to be run again: what it has saved is durable and its application gone. Resolves to the exit
+ * code to leave with. Never rejects.
  */
 export async function runAgain(options: AgainOptions): Promise<number> {
-  const { control, jobId, code, log, signal, retryMs = RETRY_MS } = options;
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      const job = await control.job(signal);
-      const onExit = await control.onExit(code, signal);
-      const again = decideAgain(job, onExit, options.isBatchProcess ?? isBatchProcess());
-      switch (again.by) {
-        case 'exit code':
-          log.info(`Slurm runs job ${jobId} again, since RequeueExit has ${code}`);
-          return code;
-        case 'nobody':
-          log.info(`Job ${jobId} is not requeued by us: ${again.why}. Its image is kept${tried(again.remedy)}`);
-          return again.exitCode ?? code;
-        case 'scontrol':
-          log.info(`Requeueing job ${jobId} (scontrol requeue): Slurm ends what is left of it and runs it again`);
-          await control.requeue(signal);
-          return code;
-      }
-    } catch (error) {
-      const known = asFastFreezeError(error, 'requeue job', jobId);
-      if (attempt >= ATTEMPTS || signal.aborted) {
-        log.error(`${known.message}. Its image is kept`, known.hint);
+  const { jobId, code, log } = options;
+  try {
+    return await withPatience(() => decideAndAct(options), log, options);
+  } catch (error) {
+    const known = asFastFreezeError(error, 'requeue job', jobId);
+    log.error(`${known.message}. Its image is kept`, known.hint);
+    return code;
+  }
+}
+
+async function decideAndAct(options: AgainOptions): Promise<number> {
+  const { control, jobId, code, log, signal, hasSaved } = options;
+  const job = await control.job(signal);
+  const onExit = await control.onExit(code, signal);
+  const again = decideAgain(job, onExit, options.isBatchProcess ?? isBatchProcess());
+  switch (again.by) {
+    case 'exit code':
+      log.info(`Slurm runs job ${jobId} again, since RequeueExit has ${code}`);
+      return code;
+    case 'nobody':
+      log.info(`Job ${jobId} is not requeued by us: ${again.why}. Its image is kept${tried(again.remedy)}`);
+      return again.exitCode ?? code;
+    case 'scontrol':
+      // Else a job that cannot be frozen, or not restored in time, would use up its limit again and again.
+      if (isPastLimit(job) && !(await hasSaved())) {
+        log.warn(`job ${jobId} has reached its time limit without an image of this attempt: it is not requeued`);
         return code;
       }
-      log.warn(`${known.message}; trying again in ${retryMs / 1000} s`);
-      await pause(retryMs, signal);
-    }
+      log.info(`Requeueing job ${jobId} (scontrol requeue): Slurm ends what is left of it and runs it again`);
+      await control.requeue(signal);
+      return code;
   }
+}
+
+function isPastLimit({ reason, state }: SlurmJob): boolean {
+  return reason === 'TimeLimit' && !RUNS.includes(state);
 }
 
 function tried(remedy: string | undefined): string {

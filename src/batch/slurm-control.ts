@@ -29,23 +29,34 @@ export interface SlurmControl {
 /** Longer than `scontrol` itself waits for a controller that is busy. */
 const TIMEOUT_MS = 20_000;
 
-export function slurmControl(jobId: string, scontrol = 'scontrol'): SlurmControl {
+/**
+ * What a command must be given to mean this job alone: a plain number that is also an array's means all tasks of the array,
+ * which its last task has.
+ */
+export function slurmName(env: Readonly<Record<string, string | undefined>>, jobId: string): string {
+  const array = env['SLURM_ARRAY_JOB_ID'] ?? '';
+  const task = env['SLURM_ARRAY_TASK_ID'] ?? '';
+  return array === '' || task === '' ? jobId : `${array}_${task}`;
+}
+
+/** `name` is of `slurmName`. */
+export function slurmControl(jobId: string, name: string): SlurmControl {
   const ask = async (op: string, words: readonly string[], signal: AbortSignal): Promise<string> => {
     const options = { timeoutMs: TIMEOUT_MS, signal };
-    const answer = await runCommand([scontrol, ...words], options).catch((error: unknown) => {
-      throw refusal(op, jobId, `scontrol cannot be run: ${String(error)}`);
+    const answer = await runCommand(['scontrol', ...words], options).catch((error: unknown) => {
+      throw refusal(op, name, `scontrol cannot be run: ${String(error)}`);
     });
     const { code, stdout, stderr } = answer;
     if (code === 0) return stdout;
     const said = stderr.trim().split('\n')[0] ?? '';
-    throw refusal(op, jobId, code === null ? 'scontrol gave no answer in time' : said.slice(0, 200));
+    throw refusal(op, name, code === null ? 'scontrol gave no answer in time' : said.slice(0, 200));
   };
   return {
     job: async (signal) => readSlurmJob(await ask('ask Slurm about job', ['show', 'job', '-o', jobId], signal), jobId),
     onExit: async (code, signal) =>
       readOnExit(await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal), code),
     requeue: async (signal) => {
-      await ask('requeue job', ['requeue', jobId], signal);
+      await ask('requeue job', ['requeue', name], signal);
     },
   };
 }

@@ -8,11 +8,11 @@ import type { Logger } from '../base/log.js';
 import { makeTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
 import { emptySpool } from '../engine/spool.js';
 import { claimJob, releaseJob } from '../engine/state.js';
-import { listGenerations, readManifest } from '../image/generations.js';
 import { nodeCommand } from '../linux/node-command.js';
-import { openStore } from '../store/store.js';
-import { type SlurmControl, slurmControl } from './slurm-control.js';
+import { hasNewImage } from './new-image.js';
+import { type SlurmControl, slurmControl, slurmName } from './slurm-control.js';
 import { type Drop, readDrop } from './slurm-drop.js';
+import { withPatience } from './slurm-patience.js';
 
 /**
  * After the job, in Slurm's epilog, as the job's user: what its end has cut is finished, in its own environment. Resolves to
@@ -32,15 +32,27 @@ export async function rescue(directory: string): Promise<number> {
   return code ?? 128 + (signal === null ? 0 : constants.signals[signal]);
 }
 
-/** The upload first, then the decision that depends on it; what the job has left on the node goes in any case. */
-export async function rescueHere(drop: Drop, log: Logger, control = slurmControl(drop.jobId)): Promise<void> {
+/**
+ * The upload first, then the decision that may depend on it; what the job has left on the node goes in any case. Rejects with
+ * what failed first.
+ */
+export async function rescueHere(drop: Drop, log: Logger, control = controlOf(drop)): Promise<void> {
+  const failures: unknown[] = [];
+  const attempt = async (step: () => Promise<void>): Promise<void> => {
+    await step().catch((error: unknown) => void failures.push(error));
+  };
   const { spoolDirectory: directory, imageUrl: url, keep } = drop;
-  try {
-    if (directory !== undefined) await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
-    await requeueAfterTimeout(drop, log, control);
-  } finally {
-    clear(drop, log);
+  if (directory !== undefined) {
+    await attempt(() => emptySpool({ directory, url, keep, log: (message) => log.info(message) }));
   }
+  // Also after an upload that failed: the image of an earlier checkpoint of this attempt may be there.
+  await attempt(() => withPatience(() => requeueAfterTimeout(drop, log, control), log));
+  clear(drop, log);
+  if (failures.length > 0) throw failures[0];
+}
+
+function controlOf({ jobId, environment }: Drop): SlurmControl {
+  return slurmControl(jobId, slurmName(environment, jobId));
 }
 
 /** Slurm runs no job again that has reached its limit. One that has saved something in this attempt gets further with each. */
@@ -50,20 +62,12 @@ async function requeueAfterTimeout(drop: Drop, log: Logger, control: SlurmContro
   const job = await control.job(never);
   if (job.reason !== 'TimeLimit' || job.state === 'PENDING') return;
   if (!job.mayRequeue || !job.isBatch) return;
-  if (!(await hasNewImage(drop))) {
+  if (!(await hasNewImage(drop.imageUrl, drop.startedAtMs))) {
     log.info(`Job ${jobId} has reached its time limit without an image of this attempt: it is not requeued`);
     return;
   }
   log.info(`Job ${jobId} has reached its time limit, and has an image of this attempt: requeueing it`);
   await control.requeue(never);
-}
-
-async function hasNewImage({ imageUrl, startedAtMs }: Drop): Promise<boolean> {
-  const store = openStore(imageUrl);
-  const newest = (await listGenerations(store)).at(-1);
-  if (newest === undefined) return false;
-  const manifest = await readManifest(store, newest);
-  return manifest.state === 'checkpoint' && Date.parse(manifest.createdAt) >= startedAtMs;
 }
 
 /** The state directory and temporary files of a run that was killed, as its next run here would clear them. */

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { asFastFreezeError } from '../base/errors.js';
-import type { Logger } from '../base/log.js';
-import { emptySpool } from '../engine/spool.js';
 import { slurmSource } from '../notice/sources/slurm.js';
+import { hasNewImage } from './new-image.js';
 import { findingsOf, runAgain } from './slurm-again.js';
-import { slurmControl } from './slurm-control.js';
+import { slurmControl, slurmName } from './slurm-control.js';
 import { dropDirectory, writeDrop } from './slurm-drop.js';
-import { type BatchRun, type BatchSystem, type Finding, countOf, keyOf, valueOf } from './system.js';
+import { type BatchSystem, type Finding, countOf, keyOf, valueOf } from './system.js';
 
 /** Slurm. The job's ID stays over requeues; a task of an array is known by its array's ID and its index. */
 export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
@@ -40,46 +39,37 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
 }
 
 /** What Slurm is asked of the job, and asked to do with it. */
-function ofJob(jobId: string, env: NodeJS.ProcessEnv): Pick<Required<BatchSystem>, 'begin' | 'inspect' | 'runAgain'> {
-  const control = slurmControl(jobId);
+function ofJob(
+  jobId: string,
+  env: NodeJS.ProcessEnv,
+): Pick<Required<BatchSystem>, 'begin' | 'inspect' | 'uploadsAfterwards' | 'runAgain'> {
+  const name = slurmName(env, jobId);
+  const control = slurmControl(jobId, name);
+  const startedAtMs = Date.now();
   return {
     begin: (run, log) => {
       const directory = dropDirectory(jobId);
       if (directory === undefined) return;
       try {
-        writeDrop(directory, { ...run, jobId, startedAtMs: Date.now() }, env);
+        writeDrop(directory, { ...run, jobId, startedAtMs }, env);
       } catch (error) {
         log.warn(`${asFastFreezeError(error, 'leave word for the epilog').message}; it will not finish what is cut`);
       }
     },
     inspect: async (code, signal) => {
       try {
-        return findingsOf(await control.job(signal), await control.onExit(code, signal), code, jobId);
+        return findingsOf(await control.job(signal), await control.onExit(code, signal), code, name);
       } catch (error) {
         if (signal.aborted) return [];
-        return [silent(asFastFreezeError(error, 'ask Slurm').message, jobId)];
+        return [silent(asFastFreezeError(error, 'ask Slurm').message, name)];
       }
     },
-    runAgain: async (code, { run, log, signal }) => {
-      await finishUpload(run, jobId, log);
-      return await runAgain({ control, jobId, code, log, signal });
+    uploadsAfterwards: () => dropDirectory(jobId) !== undefined,
+    runAgain: async (code, { run, log, signal, isFrozen }) => {
+      const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
+      return await runAgain({ control, jobId: name, code, log, signal, hasSaved });
     },
   };
-}
-
-/** The next run may be on another node, which has no such spool. Where there is an epilog of ours, it sees to that. */
-async function finishUpload(
-  { spoolDirectory: directory, imageUrl: url, keep }: BatchRun,
-  jobId: string,
-  log: Logger,
-): Promise<void> {
-  if (directory === undefined || dropDirectory(jobId) !== undefined) return;
-  try {
-    await emptySpool({ directory, url, keep, log: (message) => log.info(message) });
-  } catch (error) {
-    const { message, hint } = asFastFreezeError(error, 'empty the spool');
-    log.error(`${message}. A next run that is not on this machine continues from an older image`, hint);
-  }
 }
 
 function silent(what: string, jobId: string): Finding {

@@ -25,6 +25,8 @@ export interface EndTools {
   readonly run: BatchRun;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  /** A checkpoint has stopped the application; else it ended, or never began, because it was told to leave. */
+  readonly isFrozen: boolean;
 }
 
 /** A batch system, as a job sees it from inside. */
@@ -53,6 +55,8 @@ export interface BatchSystem {
   readonly begin?: (run: BatchRun, log: Logger) => void;
   /** What only the system itself can tell, and what takes time to ask. Never rejects. */
   readonly inspect?: (code: number, signal: AbortSignal) => Promise<Finding[]>;
+  /** Whether somebody finishes an upload from a spool when the run has left; else the run waits for it. */
+  readonly uploadsAfterwards?: () => boolean;
   /**
    * The last act of a run that leaves with the code for "run again", where the code alone does not make the system do so.
    * The image is durable and the application gone; the system may end this process for it. Resolves to the exit code to

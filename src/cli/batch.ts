@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
-import { type LastAct, attend } from '../batch/attend.js';
+import { attend } from '../batch/attend.js';
 import { chooseSystem } from '../batch/recognise.js';
 import { resubmit } from '../batch/resubmit.js';
 import { type SetUp, setUp } from '../batch/set-up.js';
@@ -153,7 +153,7 @@ async function runBatch(args: readonly string[]): Promise<number> {
   const startedAtMs = Date.now();
   const parsed = parseOptions(args, { ...RUN_OPTIONS, ...BATCH_OPTIONS }, true);
   if (flagOption(parsed, 'json')) throw wrongValue('json', '', 'it belongs to batch explain');
-  const lastActs: LastAct[] = [];
+  const lastActs: ((code: number) => Promise<number>)[] = [];
   const code = await runAndTell(parsed, startedAtMs, () => {
     const { lastAct, ...plan } = planBatch(parsed, startedAtMs);
     lastActs.push(lastAct);
@@ -162,7 +162,10 @@ async function runBatch(args: readonly string[]): Promise<number> {
   return (await lastActs[0]?.(code)) ?? code;
 }
 
-function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan & { readonly lastAct: LastAct } {
+function planBatch(
+  parsed: ParsedArguments,
+  startedAtMs: number,
+): RunPlan & { readonly lastAct: (code: number) => Promise<number> } {
   const found = readSetUp(parsed);
   const failure = found.findings.find(({ level }) => level === 'fail');
   const { imageUrl } = found;
@@ -187,7 +190,8 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan & { re
   for (const { what, remedy } of found.findings) log.warn(`${what} (try: ${remedy})`);
   const { jobName, keep, spoolDirectory } = options;
   const run = { jobName, imageUrl, keep, ...(spoolDirectory === undefined ? {} : { spoolDirectory }) };
-  const lastAct = attend({ ...found, run, log });
+  const leave = attend({ ...found, run, log });
+  let isFrozen = false;
   const pilot = createPilot({
     sources: found.sources,
     stopSignals: found.signals,
@@ -197,16 +201,20 @@ function planBatch(parsed: ParsedArguments, startedAtMs: number): RunPlan & { re
     meanTimeToPreemptionMs: durationOption(parsed, 'mean-time-to-preemption') ?? ASSUMED_MTTP_MS,
     log,
   });
-  const exitCode = async (outcome: RunOutcome): Promise<number> => {
+  const exitCode = (outcome: RunOutcome): Promise<number> => {
     const code = exitCodeOf(outcome, found.requeueExitCode);
-    if (outcome.reason === CHECKPOINTED) {
-      await resubmit({ env: process.env, system: found.system, key: found.key, most: found.resubmit, log });
-    }
+    isFrozen = outcome.reason === CHECKPOINTED;
     if (code === found.requeueExitCode) log.info(`Exiting with exit_code=${code}: to be run again, and continued`);
     else if (outcome.exitCode === found.requeueExitCode && outcome.error === undefined) {
       log.warn(`the application's own exit code is ${outcome.exitCode}, which means "run again"; exiting with ${code}`);
     }
-    return code;
+    return Promise.resolve(code);
+  };
+  const lastAct = async (code: number): Promise<number> => {
+    const last = await leave(code, isFrozen);
+    // The image must be where the next job looks for it.
+    if (isFrozen) await resubmit({ env: process.env, system: found.system, key: found.key, most: found.resubmit, log });
+    return last;
   };
   return { options, pilot, exitCode, lastAct };
 }

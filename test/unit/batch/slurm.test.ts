@@ -6,7 +6,13 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { createLogger } from '../../../src/base/log.js';
 import { type AgainOptions, decideAgain, findingsOf, runAgain } from '../../../src/batch/slurm-again.js';
-import { type SlurmControl, type SlurmJob, readOnExit, readSlurmJob } from '../../../src/batch/slurm-control.js';
+import {
+  type SlurmControl,
+  type SlurmJob,
+  readOnExit,
+  readSlurmJob,
+  slurmName,
+} from '../../../src/batch/slurm-control.js';
 import { dropDirectory, readDrop, writeDrop } from '../../../src/batch/slurm-drop.js';
 
 const RUNNING: SlurmJob = { state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true };
@@ -62,7 +68,10 @@ describe('running a job again', () => {
   });
 
   /** What was asked of the controller, and said to the user. */
-  async function act(control: Partial<SlurmControl>): Promise<{ asked: string[]; said: string; code: number }> {
+  async function act(
+    control: Partial<SlurmControl>,
+    hasSaved = true,
+  ): Promise<{ asked: string[]; said: string; code: number }> {
     const asked: string[] = [];
     let said = '';
     const whole: SlurmControl = {
@@ -76,7 +85,10 @@ describe('running a job again', () => {
     };
     const log = createLogger({ command: 'batch', verbosity: 0, write: (line) => (said += line) });
     const { signal } = new AbortController();
-    const options: AgainOptions = { control: whole, jobId: '7', code: 85, log, signal, retryMs: 1 };
+    const options: AgainOptions = {
+      ...{ control: whole, jobId: '7', code: 85, log, signal, retryMs: 1 },
+      hasSaved: () => Promise.resolve(hasSaved),
+    };
     const code = await runAgain({ ...options, isBatchProcess: true });
     return { asked, said, code };
   }
@@ -98,6 +110,20 @@ describe('running a job again', () => {
       said: expect.stringMatching(/not requeued by us: it was cancelled/) as unknown,
     });
     expect(await act({ onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 85 });
+  });
+
+  test('at the time limit only what has an image of this attempt: else its limit would be used up again and again', async () => {
+    const job = (): Promise<SlurmJob> => Promise.resolve({ ...RUNNING, state: 'COMPLETING', reason: 'TimeLimit' });
+    expect(await act({ job })).toMatchObject({ asked: ['requeue'], code: 85 });
+    const said = expect.stringMatching(/time limit without an image of this attempt: it is not requeued/) as unknown;
+    expect(await act({ job }, false)).toMatchObject({ asked: [], code: 85, said });
+    expect(await act({}, false)).toMatchObject({ asked: ['requeue'] });
+  });
+
+  test('one task of an array, not all: the plain number of its last task is the array’s', () => {
+    const array = { SLURM_ARRAY_JOB_ID: '7', SLURM_ARRAY_TASK_ID: '4' };
+    expect(slurmName(array, '7')).toBe('7_4');
+    expect(slurmName({}, '7')).toBe('7');
   });
 
   test('a job of --no-requeue leaves with a code that RequeueExit does not have', async () => {
