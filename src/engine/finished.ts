@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { FastFreezeError } from '../base/errors.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ExitStatus } from '../linux/process.js';
 import { type OpenOptions, openStore } from '../store/store.js';
@@ -25,5 +26,14 @@ export async function recordFinished(
   await store.prepare();
   await lease.confirm();
   const generation = (generations.at(-1) ?? 0) + 1;
-  await commitManifest(store, manifestWriter(config).finished(generation, status, command));
+  const manifest = manifestWriter(config).finished(generation, status, command);
+  lease.attempting(manifest.checksum);
+  if ((await commitManifest(store, manifest)) === 'created') return;
+  throw new FastFreezeError({
+    code: 'conflict',
+    op: 'commit to',
+    subject: config.imageUrl,
+    reason: `another run of this job has committed generation ${generation} in this moment`,
+    hint: 'fastfreeze list shows what is there',
+  });
 }

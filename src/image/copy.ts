@@ -13,9 +13,23 @@ const PIECE_BYTES = 1 << 20;
  * not at all. `exists` when the other store has a commit of this generation already.
  */
 export async function copyGeneration(from: Store, to: Store, manifest: Manifest): Promise<'created' | 'exists'> {
+  if (to.writeOnce !== undefined) refuseOlder(to, await listGenerations(to), manifest.generation);
   await to.prepare();
   await copyObjects(from, to, manifest);
   return await commitManifest(to, manifest);
+}
+
+/** A cache tells what was written last: it would be the newest, and the job go back to it. */
+function refuseOlder(to: Store, there: readonly number[], generation: number): void {
+  const newest = there.at(-1) ?? 0;
+  if (to.writeOnce === undefined || newest <= generation) return;
+  throw new FastFreezeError({
+    code: 'conflict',
+    op: `copy generation ${generation} to`,
+    subject: to.url,
+    reason: `generation ${newest} is there, and of a cache the generation written last is the newest`,
+    hint: 'copy to another name',
+  });
 }
 
 export interface CopyResult {
@@ -35,6 +49,7 @@ export async function copyVerified(from: Store, to: Store, generation: number, k
   const keys = await keysOf?.(manifest);
   const there = await listGenerations(to);
   if (there.includes(generation)) return await sameOrRefused(to, manifest);
+  refuseOlder(to, there, generation);
   try {
     await to.prepare();
     const copiedBytes = await copyObjects(from, to, manifest);

@@ -29,7 +29,7 @@ export class AgentPool {
   /** Have an agent for a while. `signal` ends it, with whatever it does. */
   async use<T>(adopt: Adopt, work: (agent: CacheAgent) => Promise<T>, signal?: AbortSignal): Promise<T> {
     return await this.stage(async () => {
-      const agent = await this.take(adopt);
+      const agent = await this.take(adopt, signal);
       const end = (): void => agent.end();
       signal?.addEventListener('abort', end, { once: true });
       try {
@@ -70,17 +70,35 @@ export class AgentPool {
     }
   }
 
-  private async take(adopt: Adopt): Promise<CacheAgent> {
+  private async take(adopt: Adopt, signal?: AbortSignal): Promise<CacheAgent> {
     for (;;) {
+      if (signal?.aborted === true) throw calledOff(this.base);
       const free = this.idle.pop();
       if (free !== undefined && !free.isOver) return free;
       if (free !== undefined) await this.forget(free);
       else if (this.agents.size + this.starting < MAX_AGENTS) return await this.start(adopt);
       else {
-        const given = await new Promise<CacheAgent | undefined>((resolve) => this.waiting.push(resolve));
+        const given = await this.nextGiven(signal);
         if (given !== undefined) return given;
       }
     }
+  }
+
+  /** Undefined: look again whether one is free, or can be started. */
+  private async nextGiven(signal: AbortSignal | undefined): Promise<CacheAgent | undefined> {
+    return await new Promise<CacheAgent | undefined>((resolve) => {
+      const stop = (): void => {
+        const at = this.waiting.indexOf(waiter);
+        if (at >= 0) this.waiting.splice(at, 1);
+        resolve(undefined);
+      };
+      const waiter = (agent: CacheAgent | undefined): void => {
+        signal?.removeEventListener('abort', stop);
+        resolve(agent);
+      };
+      signal?.addEventListener('abort', stop, { once: true });
+      this.waiting.push(waiter);
+    });
   }
 
   private async start(adopt: Adopt): Promise<CacheAgent> {
@@ -91,6 +109,8 @@ export class AgentPool {
       this.agents.set(agent, directory);
       return agent;
     } catch (error) {
+      // Whoever waits for this one would wait for ever.
+      this.waiting.shift()?.(undefined);
       throw storeError(error, 'make room for objects in', this.base);
     } finally {
       this.starting--;
@@ -99,7 +119,7 @@ export class AgentPool {
 
   private async give(agent: CacheAgent): Promise<void> {
     if (agent.isOver) await this.forget(agent);
-    else await rm(agent.objectPath, { force: true });
+    else await rm(agent.objectPath, { force: true }).catch(leftForLater);
     const next = this.waiting.shift();
     if (next !== undefined) next(agent.isOver ? undefined : agent);
     else if (!agent.isOver) this.idle.push(agent);
@@ -108,7 +128,7 @@ export class AgentPool {
   private async forget(agent: CacheAgent): Promise<void> {
     const directory = this.agents.get(agent);
     this.agents.delete(agent);
-    if (directory !== undefined) await rm(directory, { recursive: true, force: true });
+    if (directory !== undefined) await rm(directory, { recursive: true, force: true }).catch(leftForLater);
   }
 
   /** Made anew after it was cleared. Named without links, as the client's tools see it. */
@@ -127,7 +147,11 @@ export class AgentPool {
   }
 
   private removeNow(): void {
-    if (this.made !== undefined) rmSync(this.made, { recursive: true, force: true });
+    try {
+      if (this.made !== undefined) rmSync(this.made, { recursive: true, force: true });
+    } catch {
+      leftForLater();
+    }
   }
 
   private async clear(): Promise<void> {
@@ -137,10 +161,18 @@ export class AgentPool {
     this.idle.length = 0;
     for (const agent of this.agents.keys()) agent.end();
     this.agents.clear();
-    const directory = await root;
-    if (directory !== undefined) await rm(directory, { recursive: true, force: true, maxRetries: 3 });
+    const directory = await root?.catch(() => undefined);
+    if (directory !== undefined) {
+      await rm(directory, { recursive: true, force: true, maxRetries: 3 }).catch(leftForLater);
+    }
   }
 }
+
+/**
+ * What cannot be removed now (NFS keeps files that are open under another name) costs room in a temporary directory, and
+ * must cost nothing else: neither an agent that others wait for, nor the application.
+ */
+const leftForLater = (): void => undefined;
 
 function calledOff(subject: string): FastFreezeError {
   return new FastFreezeError({ code: 'aborted', op: 'use the cache through', subject, reason: 'asked to stop' });

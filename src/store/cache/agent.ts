@@ -40,7 +40,11 @@ export class CacheAgent {
     );
     this.child.on('message', (answer) => this.settle?.(answer as AgentAnswer));
     this.child.once('error', (error) => this.ended(error.message));
-    this.child.once('exit', (code, signal) => this.ended(`it ended (${signal ?? `exit code ${code}`})`));
+    this.child.once('exit', (code, signal) => {
+      // Its tools do not notice.
+      if (!this.over) this.killGroup();
+      this.ended(`it ended (${signal ?? `exit code ${code}`})`);
+    });
     this.keepAwake(false);
   }
 
@@ -71,15 +75,18 @@ export class CacheAgent {
 
   /** With the tools that it runs, at once. Idempotent. */
   end(reason = 'called off'): void {
-    const { pid } = this.child;
-    if (pid !== undefined && !this.over) {
-      try {
-        process.kill(-pid, 'SIGKILL');
-      } catch {
-        // It has ended by itself.
-      }
-    }
+    if (!this.over) this.killGroup();
     this.ended(reason);
+  }
+
+  private killGroup(): void {
+    const { pid } = this.child;
+    if (pid === undefined) return;
+    try {
+      process.kill(-pid, 'SIGKILL');
+    } catch {
+      // It has ended by itself.
+    }
   }
 
   private ended(reason: string): void {

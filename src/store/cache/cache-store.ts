@@ -17,7 +17,10 @@ const OBJECT_BYTES = 64 * 2 ** 20;
 /** How far back `list` looks from the newest. */
 const MAX_BEFORE = 9;
 const SETTLE_POLL_MS = 1_000;
-const MAX_COMMIT_ATTEMPTS = 3;
+/** Keys of one commit: each that was reserved and never written is lost, by a run that was killed, or by a service that failed then. */
+const MAX_COMMIT_ATTEMPTS = 12;
+/** Keys that this process may have reserved, and failed to write. */
+const spoiled = new Set<string>();
 
 /** GitHub's Actions cache, by its own client. Entries never change, cannot be removed, and are evicted singly. */
 export function createCacheStore(jobName: string, settings: CacheSettings, options: OpenOptions): Store {
@@ -98,7 +101,11 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
       await refuseEvicted(client, written);
       for (let attempt = 1; attempt <= MAX_COMMIT_ATTEMPTS; attempt++) {
         const key = onceKey(prefix, name, attempt);
-        if ((await client.patiently(name, () => saveBytes(key, bytes))) === 'saved') return 'created';
+        // Nobody else writes it, so there is nothing to wait for.
+        if (spoiled.has(key) && (await find(name)) === undefined) continue;
+        const saving = client.patiently(name, () => saveBytes(key, bytes));
+        saving.catch(() => spoiled.add(key));
+        if ((await saving) === 'saved') return 'created';
         // A key that is taken belongs to an entry, or to somebody who is writing one, or who died doing so.
         if (!(await appears(name))) continue;
         // Where only the last answer got lost, it is ours.
@@ -216,7 +223,7 @@ function reservedOnly(subject: string, settleMs: number): FastFreezeError {
     code: 'store',
     op: 'create',
     subject,
-    reason: `all its keys are reserved by runs that have not finished within ${settleMs / 1000} s: they were killed at their commit`,
+    reason: `all its keys are reserved by runs that have not finished within ${settleMs / 1000} s: they were killed, or the service failed, at their commit`,
     hint: 'GitHub frees such keys after a while; until then use another --image-url',
   });
 }

@@ -43,7 +43,7 @@ function kindOf(reason: string): Failure['kind'] {
 }
 
 const PASSING =
-  /rate limit|\((?:408|429|5\d\d)\)|status code (?:408|429|5\d\d)|responded with 5|ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|EPIPE|socket|timed? ?out|aborted|Incomplete download|Unable to make request/i;
+  /rate limit|\((?:408|429|5\d\d)\)|status code (?:408|429|5\d\d)|responded with 5|ECONN|ENOTFOUND|EAI_AGAIN|ETIMEDOUT|EHOSTUNREACH|EPIPE|socket|timed? ?out|aborted|Incomplete download|(?:Unable|Failed) to make request|Unexpected token|not valid JSON/i;
 
 function find(lines: readonly string[], pattern: RegExp, except?: RegExp): string | undefined {
   for (const line of lines) {
