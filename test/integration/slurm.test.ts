@@ -16,7 +16,8 @@ jest.setTimeout(FULL ? 900_000 : 240_000);
 const BIN = '/opt/fastfreeze/bin/fastfreeze';
 const ADAPTER = '/opt/fastfreeze/batch-adapters/slurm';
 const IMAGES = 'images';
-const SITE = 'FASTFREEZE_IMAGE_BASE=file:/scratch/%u/images\nSITE_OTHER=theirs\nSITE WRONG=x';
+const SITE =
+  '# ours\nFASTFREEZE_IMAGE_BASE=file:/scratch/%u/images\nSITE_OTHER=theirs\nSITE WRONG=x\nSITE\nSITE_LAST=a=b=';
 const NOTICE = '--signal=B:USR1@20';
 const SAFE = '--requeue --open-mode=append';
 
@@ -184,7 +185,7 @@ const SHORT: Record<string, Story> = {
 
   'where there is no prolog of ours, a job waits for its upload before it leaves': async (slurm) => {
     const { job, name, release } = await holdsUpload(slurm, 'uploads');
-    await slurm.root(['rm', '-r', `/run/fastfreeze-slurm/${job.id}`]);
+    await slurm.root(['sh', '-c', 'umount -l "$0"; rm -r "$0"', `/run/fastfreeze-slurm/${job.id}`]);
     await notice(slurm, 'uploads', job);
     await job.says(/Exiting with exit_code=85/);
     expect(manifests(slurm, name)).toEqual([]);
@@ -197,12 +198,7 @@ const SHORT: Record<string, Story> = {
 
   'the task prolog gives what the site has set, and no more': async (slurm) => {
     slurm.folder('exports');
-    await slurm.root([
-      'sh',
-      '-c',
-      'mkdir -p /etc/fastfreeze; cat >/etc/fastfreeze/job.env <<END\n# ours\n$0\nEND',
-      SITE,
-    ]);
+    await slurm.root(['sh', '-c', 'mkdir -p /etc/fastfreeze; printf %s "$0" >/etc/fastfreeze/job.env', SITE]);
     const said = await slurm.user('exports', 'sbatch --parsable -o out -e err --wrap "command -v fastfreeze; env"', {
       SITE_OTHER: 'mine',
     });
@@ -212,6 +208,7 @@ const SHORT: Record<string, Story> = {
     expect(lines[0]).toBe(BIN);
     expect(lines.filter((line) => /^(?:SITE|FASTFREEZE_IMAGE)/.test(line)).sort()).toEqual([
       'FASTFREEZE_IMAGE_BASE=file:/scratch/ann/images',
+      'SITE_LAST=a=b=',
       'SITE_OTHER=mine',
     ]);
   },
@@ -231,13 +228,29 @@ const SHORT: Record<string, Story> = {
     expect(existsSync(slurm.nodePath('/run/fastfreeze-slurm/999998'))).toBe(false);
     await hook('prolog', ...job, 'FASTFREEZE=/nowhere');
     expect(readFileSync(join(folder, 'note'), 'utf8')).toMatch(/^\/nowhere does not run on this node/);
-    const print = await slurm.user('.', `SLURM_JOB_ID=999999 ${ADAPTER}/task_prolog`);
-    expect(print).toMatch(/^print fastfreeze: \/nowhere does not run on this node/m);
+    const print = async (variable: string): Promise<string> =>
+      await slurm.user('.', `SLURM_JOB_ID=999999 ${variable} ${ADAPTER}/task_prolog`);
+    expect(await print('FASTFREEZE_IMAGE_BASE=/i')).toMatch(/^print fastfreeze: \/nowhere does not run on this node/m);
+    expect(await print('')).not.toMatch(/^print/m);
+    // It is no place to fill the node's memory from.
+    const filled = await slurm.user('.', 'cat /dev/zero 2>&1 >/run/fastfreeze-slurm/999999/fill || true');
+    expect(filled).toMatch(/No space left on device/);
     // What a user puts there is only ever read as that user.
     await slurm.user('.', 'ln -s /etc/munge/munge.key /run/fastfreeze-slurm/999999/job.json');
     await hook('epilog', ...job);
     expect(existsSync(folder)).toBe(false);
     expect(slurm.log('fastfreeze-slurm.log')).toMatch(/epilog: job 999999: .*(?:permission denied|EACCES)/i);
+
+    // The worst that what it left can start: it has left its group, hears no SIGTERM, keeps the output open, and says more than all.
+    slurm.folder('lingers', {
+      lingers: "#!/bin/sh\ntrap '' TERM\nsetsid sleep 4321 &\nhead -c 9000000 /dev/zero | tr '\\0' x\nsleep 1234\n",
+    });
+    await hook('prolog', ...job);
+    await slurm.user('.', 'touch /run/fastfreeze-slurm/999999/job.json');
+    await hook('epilog', ...job, 'FASTFREEZE=/home/ann/lingers/lingers', 'UPLOAD_TIMEOUT=5');
+    expect(await slurm.processes()).not.toMatch(/sleep (?:4321|1234)/);
+    expect(existsSync(folder)).toBe(false);
+    expect(slurm.log('fastfreeze-slurm.log')).toMatch(/epilog: job 999999: x{500}\n.* batch rescue ended with 137\n/);
   },
 };
 

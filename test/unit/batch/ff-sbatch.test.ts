@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* What ff-sbatch makes of a command line of sbatch's: with an sbatch and a fastfreeze that show what they are given. */
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -13,7 +13,10 @@ let directory: string;
 beforeAll(() => {
   directory = mkdtempSync(join(tmpdir(), 'ff-sbatch-'));
   // The job script is run at once, as Slurm would do later.
-  program('sbatch', `for word; do printf 'option %s\\n' "$word"; done\ncase "$*" in *' -- '*) ;; *) sh ;; esac`);
+  program(
+    'sbatch',
+    `for word; do printf 'option %s\\n' "$word"; done\ncase "$*" in *' -- '*) echo "base $FASTFREEZE_IMAGE_BASE" ;; *) sh ;; esac`,
+  );
   program('fastfreeze', 'while [ "$1" != -- ]; do printf "ours %s\\n" "$1"; shift; done\nshift\nexec "$@"');
   program('show', 'for word; do printf "<%s>" "$word"; done');
 });
@@ -90,6 +93,8 @@ describe('ff-sbatch', () => {
     ['a limit of days', ['--mem=16G', '--time=1-0'], {}, '496'],
     ['a limit in the environment', [], { SBATCH_TIMELIMIT: '0:02:00' }, '60'],
     ['as asked', ['--mem=16G', '--ff-notice', '33'], {}, '33'],
+    ['a size with its unit in full', ['--mem=16GB'], {}, '496'],
+    ['leading zeros', ['--mem-per-cpu=02G', '-c', '08', '-n01'], {}, '496'],
     ['as asked by the environment', [], { FF_SBATCH_NOTICE: '44' }, '44'],
   ])('notice: %s', (_what, words, env, expected) => {
     expect(noticeOf(submit([...words, 'show'], env))).toBe(expected);
@@ -127,6 +132,17 @@ describe('ff-sbatch', () => {
   test('a script that runs fastfreeze itself is submitted as it is', () => {
     program('plain.sh', 'exec fastfreeze batch run -- ./solve');
     expect(submit(['-p', 'q', 'plain.sh', 'a']).options.slice(-3)).toEqual(['--', 'plain.sh', 'a']);
+    const base = ['--ff-image-base', "/it's", 'plain.sh'];
+    expect(submit(base).said).toBe("base /it's\n");
+    expect(submit(['--ff-print', ...base]).said).toMatch(
+      /^FASTFREEZE_IMAGE_BASE='\/it'\\''s' sbatch .* -- 'plain\.sh'$/m,
+    );
+  });
+
+  test('a script that is no program is read by its interpreter', () => {
+    program('data.awk', 'BEGIN { print "awk", ARGV[1] }', '#!/usr/bin/awk -f');
+    chmodSync(join(directory, 'data.awk'), 0o644);
+    expect(submit(['data.awk', 'a b'])).toMatchObject({ code: 0, said: 'awk a b\n' });
   });
 
   test('options for fastfreeze, an image base, a line to wrap', () => {
@@ -134,6 +150,10 @@ describe('ff-sbatch', () => {
     const answer = submit(['--ff-run', run, '--ff-image-base=/images', '--wrap', 'echo $FASTFREEZE_IMAGE_BASE']);
     expect(answer).toMatchObject({ code: 0, ours: ['batch', 'run', ...run.split(' ')], said: '/images\n' });
     expect(answer.options).toContain('--job-name=wrap');
+    const names = (words: string[], env = {}): string[] =>
+      submit([...words, '--wrap', ':'], env).options.filter((option) => option.startsWith('--job-name'));
+    expect(names(['-J', 'mine'])).toEqual([]);
+    expect(names([], { SBATCH_JOB_NAME: 'mine' })).toEqual([]);
   });
 
   test('what is wrong is said, with what to do, before anything is submitted', () => {
@@ -149,6 +169,9 @@ describe('ff-sbatch', () => {
     expect(refused(['--ff-notice=0', 'show'])).toMatch(/a notice of 0 seconds/);
     expect(refused(['no-such-command'])).toMatch(/no command no-such-command/);
     expect(refused(['./data'])).toMatch(/neither a script .* nor a program/);
+    program('own-run.sh', 'exec fastfreeze batch run -- ./solve');
+    expect(refused(['--ff-run', '--keep 3', 'own-run.sh'])).toMatch(/--ff-run does not get there\nTry: write --keep 3/);
+    expect(refused(['--export=NONE', '--ff-image-base=/i', 'own-run.sh'])).toMatch(/--export=NONE keeps/);
     expect(refused(['--wrap', 'date', 'show'])).toMatch(/beside --wrap/);
     expect(refused(['show'], { FASTFREEZE_IMAGE_BASE: '' })).toMatch(/nothing says where images go\nTry: export/);
     expect(submit(['--help']).said).toMatch(/^Usage: ff-sbatch/);
