@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { hasErrno } from '../../../src/base/errors.js';
 import { closeFd, makePipe, setNonblocking, tryRead, tryWrite } from '../../../src/linux/fds.js';
 import { type Poller, POLLIN, POLLOUT } from '../../../src/linux/poller.js';
 import { connectUnix, sendWithFds } from '../linux/scm.js';
@@ -49,6 +50,16 @@ export class FakeCriu {
   /** Ask for a file at restore. Returns the end to read it from, or undefined when there is none. */
   async openForRestore(name: string): Promise<number | undefined> {
     return await this.alone(() => this.ask(name));
+  }
+
+  /** Whether the server has closed the connection; by a reset where it had not read all that we sent. */
+  isHungUp(): boolean {
+    try {
+      return tryRead(this.socketFd, Buffer.alloc(1), 1) === 0;
+    } catch (error) {
+      if (hasErrno(error, 'ECONNRESET')) return true;
+      throw error;
+    }
   }
 
   private async alone<T>(action: () => Promise<T>): Promise<T> {

@@ -342,7 +342,7 @@ describe('capture', () => {
       await broken(fd);
       closeFd(fd);
     }
-    await until('the end of the connection', () => tryRead(criu.socketFd, Buffer.alloc(1), 1) === 0, 5_000);
+    await until('the end of the connection', () => criu.isHungUp(), 5_000);
     criu.disconnect();
     expect(existsSync(path)).toBe(false);
     await writer.abort();
@@ -534,7 +534,7 @@ describe('serving', () => {
     expect(seen.equals(original.subarray(0, seen.length))).toBe(true);
     closeFd(fd);
     // Nothing more is served: an image that is damaged in one place is not to be restored from another.
-    await until('the end of the connection', () => tryRead(criu.socketFd, Buffer.alloc(1), 1) === 0, 5_000);
+    await until('the end of the connection', () => criu.isHungUp(), 5_000);
     criu.disconnect();
     opened.close();
   });
@@ -556,7 +556,7 @@ describe('serving', () => {
       expect(rest.length).toBeLessThan(5_000_000);
       closeFd(fd ?? -1);
     }
-    await until('the end of the connection', () => tryRead(restoring.criu.socketFd, Buffer.alloc(1), 1) === 0, 5_000);
+    await until('the end of the connection', () => restoring.criu.isHungUp(), 5_000);
     endRestore(restoring);
     poller.close();
     await until('every descriptor to be closed', () => openStreams() <= before, 5_000);
