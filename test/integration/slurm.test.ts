@@ -312,9 +312,9 @@ const LONG: Record<string, Story> = {
     checkLines(readFileSync(slurm.path('timeout', 'exact.out'), 'utf8'));
   },
 
-  'an array of four: each task has its own image, and is requeued by itself': async (slurm) => {
+  'an array of four: each task has its own image, and is requeued by itself, also by scontrol': async (slurm) => {
     slurm.folder('array');
-    const script = `#!/bin/sh\n${batchRun()}`;
+    const script = `#!/bin/sh\n${batchRun('--requeue-exit-code 86')}`;
     slurm.write('array/job.sh', script);
     const said = await slurm.user('array', `sbatch --parsable --array=1-4 -o out-%a -e err-%a ${SAFE} job.sh`, {
       FASTFREEZE_IMAGE_BASE: 'file:/home/ann/images',
