@@ -54,14 +54,54 @@ function sha256(text: string): string {
   return createHash('sha256').update(text).digest('hex');
 }
 
-/** What the command has written goes to the runner's own files, at its end. */
-export function handToRunner(directory: string, env: NodeJS.ProcessEnv): void {
-  for (const [name, file] of Object.entries(RUNNER_FILES)) {
-    const target = env[name];
-    const path = join(directory, file);
-    if (target === undefined || target === '' || !existsSync(path)) continue;
-    appendFileSync(target, readFileSync(path));
+/** What the command's files hold at its end. */
+export type CommandWords = Readonly<Partial<Record<keyof typeof RUNNER_FILES, string>>>;
+
+export function readCommandWords(directory: string): CommandWords {
+  const found = Object.entries(RUNNER_FILES).map(([name, file]) => [name, join(directory, file)] as const);
+  return Object.fromEntries(
+    found.filter(([, path]) => existsSync(path)).map(([name, path]) => [name, readFileSync(path, 'utf8')] as const),
+  );
+}
+
+/**
+ * What the command has written goes to the runner's own files. The last line is ended, since our outputs follow in the same file; what the
+ * runner could not read would take them along, and is left out. The summary is not among them: see `handSummary`.
+ */
+export function handToRunner(words: CommandWords, env: NodeJS.ProcessEnv, warn: (message: string) => void): void {
+  for (const name of ['GITHUB_OUTPUT', 'GITHUB_ENV', 'GITHUB_PATH'] as const) {
+    const text = words[name] ?? '';
+    const problem = name === 'GITHUB_PATH' ? undefined : wrongPair(text);
+    if (problem === undefined) append(env[name], text);
+    else warn(`What the command wrote to ${name} is left out: ${problem}.`);
   }
+}
+
+/** After our own, which is written anew each time and would overwrite it. */
+export function handSummary(words: CommandWords, env: NodeJS.ProcessEnv): void {
+  append(env['GITHUB_STEP_SUMMARY'], words.GITHUB_STEP_SUMMARY ?? '');
+}
+
+function append(path: string | undefined, text: string): void {
+  if (path === undefined || path === '' || text === '') return;
+  appendFileSync(path, text.endsWith('\n') ? text : `${text}\n`);
+}
+
+/** What the runner would refuse in `name=value` and `name<<DELIMITER`, lines, `DELIMITER`; undefined: nothing. */
+export function wrongPair(text: string): string | undefined {
+  const lines = text.split(/\r?\n/);
+  for (let at = 0; at < lines.length; at += 1) {
+    const line = lines[at] ?? '';
+    if (line === '') continue;
+    const [, sign, rest = ''] = /^.+?(=|<<)(.*)$/.exec(line) ?? [];
+    if (sign === undefined || /^(?:=|<<)/.test(line))
+      return `${JSON.stringify(line)} is neither NAME=VALUE nor NAME<<DELIMITER`;
+    if (sign === '=') continue;
+    const end = lines.indexOf(rest, at + 1);
+    if (rest === '' || end < 0) return `the value that ${JSON.stringify(line)} begins has no end`;
+    at = end;
+  }
+  return undefined;
 }
 
 export function removeCommandFiles(directory: string): void {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { asFastFreezeError, toErrorRecord } from '../base/errors.js';
+import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { parseOptions } from '../cli/arguments.js';
 import { RUN_OPTIONS, toRunOptions } from '../cli/run.js';
@@ -33,7 +33,7 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
     ...(passphrase === undefined ? {} : { passphrase }),
   };
   const log = createLogger({ command: 'action', verbosity: options.verbosity, startedAtMs: Date.now() });
-  const pilot = tellingPilot(directory, createPilot(pilotOptions(task, log)));
+  const pilot = tellingPilot(task, createPilot(pilotOptions(task, log)));
   const seen = { hasRun: false };
   const outcome = await run(options, {
     pilot,
@@ -80,9 +80,11 @@ function cloudSources(cloud: Cloud): NoticeSource[] {
 }
 
 /** Why each checkpoint is made is known to the pilot alone. */
-function tellingPilot(directory: string, pilot: Pilot): Pilot {
+function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
+  const { directory } = task;
   return {
-    ready: (job: RunningJob) =>
+    ready: (job: RunningJob) => {
+      void warnOfOther(task, job);
       pilot.ready({
         status: () => job.status(),
         checkpoint: async (request) => {
@@ -90,10 +92,24 @@ function tellingPilot(directory: string, pilot: Pilot): Pilot {
           tellEvent(directory, { type: 'asked', source, leavesRunning: leaveRunning });
           return await job.checkpoint(request);
         },
-      }),
+      });
+    },
     signal: (name) => pilot.signal(name),
     stop: () => pilot.stop(),
   };
+}
+
+/** An image goes on as what it is, whatever `run` says by now. */
+async function warnOfOther({ directory, command }: EngineTask, job: RunningJob): Promise<void> {
+  try {
+    const running = (await job.status()).command;
+    if (running.join('\0') === command.join('\0')) return;
+  } catch {
+    return; // It has ended by now.
+  }
+  const message =
+    '`run` or `shell` has changed since the image was made, and the old command goes on. Give another job-id to start the new one.';
+  tellEvent(directory, { type: 'warning', message });
 }
 
 function tellCheckpoint(directory: string, event: JobEvent): void {
@@ -113,7 +129,8 @@ function tellCheckpoint(directory: string, event: JobEvent): void {
   }
 }
 
-function resultOf({ exitCode, reason, error }: RunOutcome): EngineResult {
+function resultOf({ exitCode, reason, killedBy, ...outcome }: RunOutcome): EngineResult {
+  const error = outcome.error ?? (killedBy === undefined || reason === INTERRUPTED ? undefined : killed(killedBy));
   const isAbort = error?.code === 'aborted';
   const how =
     reason === CHECKPOINTED || reason === INTERRUPTED || isAbort ? 'frozen' : error === undefined ? 'ended' : 'failed';
@@ -123,6 +140,16 @@ function resultOf({ exitCode, reason, error }: RunOutcome): EngineResult {
     ...(reason === undefined ? {} : { reason }),
     ...(error === undefined ? {} : { error: toErrorRecord(error) }),
   };
+}
+
+/** By whoever had no memory left, mostly. Its images are what the job has. */
+function killed(signal: string): FastFreezeError {
+  return new FastFreezeError({
+    code: 'app',
+    op: 'go on with the command',
+    reason: `${signal} has killed it`,
+    hint: 'run the job again: it continues from the last checkpoint, if there is one',
+  });
 }
 
 /** The job has come to its end, whatever becomes of its images. */

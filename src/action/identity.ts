@@ -31,7 +31,8 @@ export function defaultJobId(env: NodeJS.ProcessEnv, matrix: string, rootRunId: 
 }
 
 const HASH_LENGTH = 12;
-const MOST_PART = 40;
+/** Three of them and the hash are a job's name, which has 100 characters at most. */
+const MOST_PART = 28;
 
 /** `train.yml` of `owner/repository/.github/workflows/train.yml@refs/heads/main`. */
 export function workflowFile(env: NodeJS.ProcessEnv): string | undefined {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+import { resolve } from 'node:path';
 import { getInput, getMultilineInput } from '@actions/core';
 import { FastFreezeError } from '../base/errors.js';
+import { valueOf } from '../batch/system.js';
 import { parseDuration } from '../cli/arguments.js';
 import { wrongPatterns } from '../container/app-env.js';
 import { parseCpuBaseline } from '../container/cpu-baseline.js';
@@ -24,6 +26,7 @@ export interface Inputs {
   readonly cpuBudget: CpuBudget;
   /** Undefined: what suits the runner. */
   readonly cpuBaseline: string | undefined;
+  /** Absolute. */
   readonly preservePaths: readonly string[];
   readonly passphrase: string | undefined;
   readonly onCheckpoint: OnCheckpoint;
@@ -44,6 +47,8 @@ const MS_PER_MINUTE = 60_000;
 /** A self-hosted job may take five days; more is a mistake. */
 const MOST_TIMEOUT_MINUTES = 35 * 24 * 60;
 const MOST_RUNS = 1000;
+/** As long as the name of a job may be. */
+const MOST_JOB_ID = 100;
 
 /** Everything is looked at before anything is done. Throws `usage` with the input's name and value. */
 export function readInputs(): Inputs {
@@ -61,7 +66,7 @@ export function readInputs(): Inputs {
     checkpointEveryMs: durationOr('checkpoint-every', 'auto'),
     cpuBudget: oneOf('cpu-budget', ['low', 'medium', 'high']),
     cpuBaseline: baseline(),
-    preservePaths: getMultilineInput('preserve-path'),
+    preservePaths: preservePaths(),
     passphrase: getInput('passphrase', { trimWhitespace: false }) || undefined,
     onCheckpoint: oneOf('on-checkpoint', ['fail', 'succeed', 'redispatch']),
     maxRuns: count('max-runs', MOST_RUNS),
@@ -82,6 +87,13 @@ export function readInputs(): Inputs {
       'bash, sh, python, perl {0}',
     );
   }
+  if (inputs.jobId.length > MOST_JOB_ID) {
+    throw wrong('job-id', inputs.jobId, `it is longer than ${MOST_JOB_ID} characters`, 'a shorter one');
+  }
+  if (inputs.checkpointBeforeMs !== 'auto' && inputs.checkpointBeforeMs >= inputs.timeoutMs) {
+    const reason = 'the job would be frozen before it begins: it is not less than timeout-minutes';
+    throw wrong('checkpoint-before', getInput('checkpoint-before'), reason, 'a shorter time, or auto');
+  }
   if (inputs.imageUrl !== '' && (inputs.imageBase !== '' || inputs.jobId !== '')) {
     const reason = 'it names the place whole, and image-base or job-id is given as well';
     throw wrong('image-url', inputs.imageUrl, reason, 'give image-url, or image-base and perhaps job-id');
@@ -99,6 +111,19 @@ function patterns(): string[] {
   const [bad] = wrongPatterns(given);
   if (bad === undefined) return given;
   throw wrong('env-scrub', bad, 'it is no name of a variable', 'one pattern a line, such as AWS_* or !GITHUB_TOKEN');
+}
+
+/** Of the variable, not of `github.workspace`: that is the host's path, also in a job container. */
+function preservePaths(): string[] {
+  const workspace = workspaceOf(process.env);
+  const given = getMultilineInput('preserve-path');
+  if (given.length === 1 && given[0] === 'none') return [];
+  return (given.length === 0 ? ['.'] : given).map((path) => resolve(workspace, path));
+}
+
+/** The folder that the runner has made for the repository. */
+export function workspaceOf(env: NodeJS.ProcessEnv): string {
+  return valueOf(env, 'GITHUB_WORKSPACE') ?? process.cwd();
 }
 
 function minutes(name: string): number {

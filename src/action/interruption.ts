@@ -12,6 +12,8 @@ const HANDOVER_WAIT_MS = 5_000;
 
 export interface Interruption {
   readonly came: () => boolean;
+  /** Aborted when a signal comes. */
+  readonly begun: AbortSignal;
   /** Aborted when a signal has come and the engine has had its time. */
   readonly patience: AbortSignal;
   /** Throws when a signal has come already. */
@@ -23,6 +25,7 @@ export interface Interruption {
 /** SIGINT is a cancelled job, or a step that took too long; the runner's SIGTERM follows it. */
 export function catchInterruption(): Interruption {
   const patience = new AbortController();
+  const begun = new AbortController();
   let engine: EngineHandle | undefined;
   let came = false;
   const act = (): void => {
@@ -40,10 +43,12 @@ export function catchInterruption(): Interruption {
       saveInterruption(Date.now());
       info(`${name}: the command is being frozen`);
       act();
+      begun.abort();
     });
   }
   return {
     came: () => came,
+    begun: begun.signal,
     patience: patience.signal,
     refuse: () => {
       if (!came) return;

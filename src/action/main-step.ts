@@ -4,14 +4,23 @@ import { join, resolve } from 'node:path';
 import { endGroup, info, startGroup, warning } from '@actions/core';
 import { FastFreezeError } from '../base/errors.js';
 import { valueOf } from '../batch/system.js';
-import { type CommandFiles, handToRunner, makeCommandFiles, removeCommandFiles } from './command-files.js';
+import {
+  type CommandFiles,
+  type CommandWords,
+  handSummary,
+  handToRunner,
+  makeCommandFiles,
+  readCommandWords,
+  removeCommandFiles,
+} from './command-files.js';
 import { type EngineHandle, startEngine } from './engine-process.js';
 import type { EngineTask } from './engine-task.js';
 import { engineEnvironment } from './environment.js';
 import { type Handover, saveHandover, saveSettled, saveShown } from './handover.js';
-import { readInputs } from './inputs.js';
+import { readInputs, workspaceOf } from './inputs.js';
 import { type Interruption, catchInterruption } from './interruption.js';
 import { type Plan, makePlan } from './plan.js';
+import { warnOfPreserved } from './preserved.js';
 import { announce, conclude, tellFailure, writeStory } from './report.js';
 import { prepareRuntime } from './runtime.js';
 import { type Watched, watchEngine, writeOut } from './watch.js';
@@ -38,12 +47,15 @@ export async function runMain(): Promise<number> {
 async function start(plan: Plan, interruption: Interruption): Promise<{ engine: EngineHandle; handover: Handover }> {
   const { inputs, imageUrl, jobId } = plan;
   const env = process.env;
-  const workspace = valueOf(env, 'GITHUB_WORKSPACE') ?? process.cwd();
   startGroup('fastfreeze: set-up');
   let files: CommandFiles | undefined;
   try {
     announce(plan);
-    const runtime = await prepareRuntime(inputs, env, info);
+    warnOfPreserved(inputs.preservePaths, env);
+    const runtime = await prepareRuntime(inputs, env, info, interruption.begun).catch((error: unknown) => {
+      interruption.refuse();
+      throw error;
+    });
     interruption.refuse();
     files = makeCommandFiles(inputs, imageUrl);
     const task: EngineTask = {
@@ -53,7 +65,7 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
       options: [...plan.options, '--preserve-path', files.directory],
     };
     const engine = await startEngine(task, {
-      cwd: resolve(workspace, inputs.workingDirectory),
+      cwd: resolve(workspaceOf(env), inputs.workingDirectory),
       env: engineEnvironment(env, { ...files.variables, ...runtime }),
     });
     const handover = { engine, commandDirectory: files.directory, imageUrl, jobId, jobEndsAtMs: plan.endsAtMs };
@@ -84,11 +96,14 @@ async function finish(
     );
     return 1;
   }
-  if (result.how === 'ended') handToRunner(handover.commandDirectory, process.env);
+  const words: CommandWords = result.how === 'ended' ? readCommandWords(handover.commandDirectory) : {};
+  handToRunner(words, process.env, (message) => warning(message, { title: 'fastfreeze' }));
   removeCommandFiles(handover.commandDirectory);
   rmSync(handover.engine.directory, { recursive: true, force: true });
   saveSettled();
-  return await conclude(plan, events, result, interrupted);
+  const exitCode = await conclude(plan, events, result, interrupted);
+  handSummary(words, process.env);
+  return exitCode;
 }
 
 function stepDirectory(env: NodeJS.ProcessEnv): string {

@@ -16,6 +16,8 @@ export interface Outcome {
 }
 
 export const EXIT_CHECKPOINTED = 85;
+/** Not an end of its own, and no image of that moment. */
+export const TOLD_TO_END = 'The command has ended because it was told to, before it could be frozen.';
 
 export function outcomeOf(events: readonly EngineEvent[], result: EngineResult): Outcome {
   const ready = events.find((event) => event.type === 'ready');

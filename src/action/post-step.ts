@@ -2,11 +2,13 @@
 import { endGroup, error as annotateError, info, startGroup, summary, warning } from '@actions/core';
 import { rmSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
+import { INTERRUPTED } from '../engine/config.js';
 import { removeCommandFiles } from './command-files.js';
 import { endEngine, tellToLeave } from './engine-process.js';
-import type { EngineEvent } from './engine-task.js';
+import type { EngineEvent, EngineResult } from './engine-task.js';
 import { type Handover, readHandover } from './handover.js';
 import { readPostInputs } from './inputs.js';
+import { TOLD_TO_END } from './outcome.js';
 import { summaryText } from './summary.js';
 import { type Watched, watchEngine, writeOut } from './watch.js';
 
@@ -80,12 +82,13 @@ function settle({ engine, commandDirectory }: Handover, { events, result }: Watc
     annotateError(result.error?.message ?? 'it failed', { title: 'fastfreeze: failed' });
     return 1;
   }
-  const said = sayEnd(result.how, result.exitCode, saved?.generation);
-  warning(said, { title: 'fastfreeze: interrupted, not failed' });
+  warning(sayEnd(result, saved?.generation), { title: 'fastfreeze: interrupted, not failed' });
   return 0;
 }
 
-function sayEnd(how: 'ended' | 'frozen', exitCode: number, generation: number | undefined): string {
+function sayEnd({ how, reason, exitCode, error }: EngineResult, generation: number | undefined): string {
+  if (how === 'failed') return `Failed: ${error?.message ?? 'it failed'}.`;
+  if (reason === INTERRUPTED) return `${TOLD_TO_END} Run the job again: it starts, or continues where it was saved.`;
   if (how === 'ended') return `The command has ended with exit code ${exitCode} while it was being frozen.`;
   if (generation === undefined)
     return 'Interrupted before the command ran. Run the job again: it starts, or continues where it was.';
@@ -99,10 +102,7 @@ async function writeSummary(
 ): Promise<void> {
   if ((process.env['GITHUB_STEP_SUMMARY'] ?? '') === '') return;
   const generation = events.findLast((event) => event.type === 'checkpoint')?.generation;
-  const why =
-    result === undefined
-      ? 'The image was not complete in time.'
-      : sayEnd(result.how === 'ended' ? 'ended' : 'frozen', result.exitCode, generation);
+  const why = result === undefined ? 'The image was not complete in time.' : sayEnd(result, generation);
   const from = events[0]?.atMs ?? startedAtMs;
   const text = summaryText({ jobId, imageUrl, startedAtMs: from, endedAtMs: Date.now(), events, why, next: '' });
   await summary.addRaw(text).write({ overwrite: true });

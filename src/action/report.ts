@@ -4,7 +4,7 @@ import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
-import { EXIT_CHECKPOINTED, type Outcome, outcomeOf, outputs } from './outcome.js';
+import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
 import { dispatch, nextLink } from './redispatch.js';
@@ -79,6 +79,13 @@ async function endingOf(
     annotateError(withHint(message, result.error?.hint), { title: 'fastfreeze: failed' });
     return { exitCode, why: `Failed: ${message}.`, next: 'What was saved before stays.', nextRunUrl: '' };
   }
+  if (result.how === 'ended' && !outcome.ran) {
+    const why = `An earlier run has ended the command, with exit code ${exitCode}: it was not run again.`;
+    const next = 'To run it again, give another job-id, or remove the image.';
+    const tell = exitCode === 0 ? notice : annotateError;
+    tell(`${why} ${next}`, { title: 'fastfreeze: the result of an earlier run' });
+    return { exitCode, why, next, nextRunUrl: '' };
+  }
   if (result.how === 'ended') {
     if (exitCode === 0)
       return {
@@ -122,7 +129,7 @@ async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupt
 }
 
 function frozenWhy(events: readonly EngineEvent[], { reason, error }: EngineResult): string {
-  if (reason === INTERRUPTED) return 'The command has ended because it was told to, before it could be frozen.';
+  if (reason === INTERRUPTED) return TOLD_TO_END;
   const asked = events.findLast((event) => event.type === 'asked');
   const saved = events.findLast((event) => event.type === 'checkpoint');
   if (saved === undefined) return `Interrupted before the command ran (${error?.reason ?? 'told to leave'}).`;

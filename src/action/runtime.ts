@@ -18,6 +18,7 @@ export async function prepareRuntime(
   { criu }: Pick<Inputs, 'criu'>,
   env: NodeJS.ProcessEnv,
   say: (message: string) => void,
+  signal: AbortSignal,
 ): Promise<Readonly<Record<string, string>>> {
   await allowUserNamespaces(env, say);
   const privileged = isPrivileged();
@@ -37,7 +38,7 @@ export async function prepareRuntime(
     told(kept.value);
     return { FF_HOME: home };
   }
-  const common = { home, env, privileged, force: false, skipCheck: false, onStep: say };
+  const common = { home, env, privileged, force: false, skipCheck: false, onStep: say, signal };
   const fetched = await attempt(() =>
     installRuntime({ ...common, bundle: { from: bundle.url, sha256: bundle.sha256 } }),
   );
@@ -45,7 +46,7 @@ export async function prepareRuntime(
     told(fetched.value.runtime);
     return { FF_HOME: home };
   }
-  if (criu !== undefined || !isDebian()) throw fetched.error;
+  if (criu !== undefined || signal.aborted || !isDebian()) throw fetched.error;
   say(`${fetched.error.message}; making one of Debian packages`);
   told((await installRuntime(common)).runtime);
   return { FF_HOME: home };

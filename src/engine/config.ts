@@ -139,7 +139,8 @@ export type SupervisorMessage =
   | { readonly type: 'event'; readonly event: JobEvent }
   /** The application has ended by itself: was the job told to leave? */
   | { readonly type: 'app-ended' }
-  | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string }
+  /** `killedBy`: the signal that the application died of, which is not recorded as its end. */
+  | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string; readonly killedBy?: string }
   | { readonly type: 'failed'; readonly exitCode: number; readonly error: ErrorRecord };
 
 /** What `checkpoint` may ask for; everything has a default in the job's configuration. */

@@ -83,6 +83,8 @@ export interface RunOutcome {
   readonly error?: FastFreezeError;
   /** How the application ended, in words; `checkpointed` when a checkpoint stopped it. */
   readonly reason?: string;
+  /** The signal that the application died of: no end of its own, and the same command continues from the last image. */
+  readonly killedBy?: string;
 }
 
 /** Called once the application runs; null: from scratch, else the generation that it continues. */
@@ -453,7 +455,10 @@ async function supervise(
   try {
     const exitCode = await launched.exited;
     const { last, heard, prefix } = conversation.state();
-    if (last?.type === 'ended') return { exitCode: last.exitCode, reason: last.reason };
+    if (last?.type === 'ended') {
+      const killed = last.killedBy === undefined ? {} : { killedBy: last.killedBy };
+      return { exitCode: last.exitCode, reason: last.reason, ...killed };
+    }
     if (last?.type === 'failed') return { exitCode: last.exitCode, error: fromErrorRecord(last.error) };
     if (!heard) return { exitCode: EXIT_FAILED, error: containerFailure(config.criu.privileged) };
     if (prefix !== undefined) {

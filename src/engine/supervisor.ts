@@ -601,7 +601,8 @@ class Job {
     }
     await this.lease.release();
     if (exitCode !== 0) log.info(`Exiting with exit_code=${exitCode}: ${reason}`);
-    this.options.leave(exitCode, { type: 'ended', exitCode, reason });
+    const killed = status.signal === null ? {} : { killedBy: signalName(status.signal) };
+    this.options.leave(exitCode, { type: 'ended', exitCode, reason, ...killed });
   }
 
   /** A batch system tells every process of a job to leave: some of them exit in order, with a code of their own. */

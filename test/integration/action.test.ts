@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GitHub Action out of the committed dist/, as the runner runs it, with real jobs under CRIU.
-import { createReadStream, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createReadStream, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -73,7 +73,7 @@ describe('the action', () => {
     await story('root', async (bed) => {
       const first = await job(bed, { env: { KEPT: 'kept', SECRET_ONE: 'hidden', MY_TOKEN: JOB_TOKEN } });
       const one = first.step({
-        run: 'pwd\nenv\necho "result=a b" >> "$GITHUB_OUTPUT"\necho "LATER=yes" >> "$GITHUB_ENV"\necho "# of the command" >> "$GITHUB_STEP_SUMMARY"\nfalse | true\necho unreached',
+        run: 'pwd\nenv\nprintf "result=a b" >> "$GITHUB_OUTPUT"\necho "LATER=yes" >> "$GITHUB_ENV"\necho "# of the command" >> "$GITHUB_STEP_SUMMARY"\nfalse | true\necho unreached',
         'image-base': base(bed),
         'env-scrub': 'SECRET_*',
         'working-directory': '.',
@@ -83,8 +83,8 @@ describe('the action', () => {
       expect(one.log).toContain(`\n${first.workspace}\n`);
       expect(one.log).toMatch(/^KEPT=kept$/m);
       expect(one.log).toMatch(/^GITHUB_RUN_ID=7000000001$/m);
-      expect(one.log).not.toMatch(/^(INPUT_|ACTIONS_|STATE_|SECRET_ONE|MY_TOKEN|RUNNER_TRACKING_ID)/m);
-      for (const secret of [RUNTIME_TOKEN, JOB_TOKEN, 'hidden']) expect(one.log).not.toContain(secret);
+      expect(one.unmasked).not.toMatch(/^(INPUT_|ACTIONS_|STATE_|SECRET_ONE|MY_TOKEN|RUNNER_TRACKING_ID)/m);
+      for (const secret of [RUNTIME_TOKEN, JOB_TOKEN, 'hidden']) expect(one.unmasked).not.toContain(secret);
       expect(one.log).not.toContain('unreached');
       expect(Object.fromEntries(one.outputs)).toMatchObject({
         status: 'failed',
@@ -98,10 +98,10 @@ describe('the action', () => {
       expect(one.annotations).toEqual([
         { level: 'error', title: 'fastfreeze: the command failed', message: 'The command has ended with exit code 1.' },
       ]);
-      expect(one.summaries[0]).toMatch(/exit code 1\./);
+      expect(one.summaries[0]).toMatch(/exit code 1\.[^]*\n# of the command\n$/);
 
       const two = first.step({
-        run: 'import sys; print(sys.argv[0][:5]); sys.exit(0)',
+        run: 'import os, sys\nprint(sys.argv[0][:5])\nopen(os.environ["GITHUB_OUTPUT"], "a").write("cut<<END\\nlost")\nsys.exit(0)',
         shell: 'python',
         'image-base': base(bed),
         'keep-image': 'true',
@@ -109,6 +109,13 @@ describe('the action', () => {
       expect(await two.ends()).toBe(0);
       expect(two.log).toMatch(/^\/tmp\/$/m);
       expect(two.outputs.get('status')).toBe('completed');
+      expect(two.outputs.has('cut')).toBe(false);
+      expect(two.annotations).toMatchObject([
+        {
+          level: 'warning',
+          message: 'What the command wrote to GITHUB_OUTPUT is left out: the value that "cut<<END" begins has no end.',
+        },
+      ]);
       expect(two.outputs.get('image-url')).not.toBe(one.outputs.get('image-url'));
       // The first image is dropped, the record of the second kept.
       expect(generations((one.outputs.get('image-url') ?? '').replace('file:', ''))).toEqual([]);
@@ -130,7 +137,7 @@ describe('the action', () => {
       expect(one.outputs.get('status')).toBe('checkpointed');
       expect(one.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);
       await first.finish();
-      expect(one.log).not.toContain('correct horse');
+      expect(one.unmasked).not.toContain('correct horse');
 
       const second = await job(bed, { attempt: 2 });
       const two = second.step(given);
@@ -277,6 +284,10 @@ describe('the action', () => {
               { status: 'completed', completed: 'true', ran: 'false', restored: 'false', 'exit-code': '0' },
             ][segment - 1] ?? {},
           );
+          if (segment === 3)
+            expect(step.annotations).toMatchObject([
+              { level: 'notice', title: 'fastfreeze: the result of an earlier run' },
+            ]);
         }
         checkLines(counted);
         expect(imds.asked).toContain('GET /latest/meta-data/spot/instance-action');
@@ -319,6 +330,46 @@ describe('the action', () => {
     });
   }, 120_000);
 
+  test('a command that is killed: its images stay, and another run continues it, whatever its script says by then', async () => {
+    await story('root', async (bed) => {
+      const given = { 'image-base': base(bed), 'job-id': 'killed', 'preserve-path': 'none' };
+      const waiting = `until [ -e ${bed.path('go')} ]; do sleep 0.1; done\n[ -e ${bed.path('stop')} ] || kill -KILL $$\necho survived`;
+      const first = await job(bed);
+      const one = first.step({ ...given, run: `echo begun\n${waiting}`, 'checkpoint-every': '1s' });
+      await until(
+        'the image',
+        () => existsSync(bed.path('images', 'killed')) && generations(bed.path('images', 'killed')).length > 0,
+      );
+      bed.write('go', '');
+      expect(await one.ends()).toBe(137);
+      await first.finish();
+      expect(Object.fromEntries(one.outputs)).toMatchObject({ status: 'failed', completed: 'false', 'exit-code': '' });
+      expect(one.annotations).toMatchObject([{ level: 'error', title: 'fastfreeze: failed' }]);
+      expect(one.annotations[0]?.message).toMatch(
+        /SIGKILL has killed it\. Try: run the job again: it continues from the last checkpoint/,
+      );
+
+      rmSync(bed.path('go'));
+      bed.write('stop', '');
+      const second = await job(bed);
+      const two = second.step({ ...given, run: 'echo another' });
+      await until('the engine to have looked', () =>
+        readdirSync(second.temp)
+          .map((name) => join(second.temp, name, 'events'))
+          .some((path) => existsSync(path) && readFileSync(path, 'utf8').includes('"warning"')),
+      );
+      bed.write('go', '');
+      expect(await two.ends()).toBe(0);
+      await second.finish();
+      expect(two.outputs.get('restored')).toBe('true');
+      expect(two.log).toMatch(/^survived$/m);
+      expect(two.log).not.toMatch(/^(?:begun|another)$/m);
+      expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze' }]);
+      expect(two.annotations[0]?.message).toMatch(/`run` or `shell` has changed .* and the old command goes on/);
+      expect(generations(bed.path('images', 'killed'))).toEqual([]);
+    });
+  }, 90_000);
+
   test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
     const fake = await GcsFake.start();
     fake.makeBucket('jobs');
@@ -327,7 +378,7 @@ describe('the action', () => {
         const given = {
           run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 24 seed`,
           'image-base': 'gs://jobs/images',
-          'preserve-path': '',
+          'preserve-path': 'none',
         };
         // Twelve seconds for 24 MiB that cannot be compressed: main leaves after five.
         const first = await job(bed, { env: { ...fake.env, FF_STORE_RATE_LIMIT: '2M' } });
@@ -389,7 +440,7 @@ describe('the action', () => {
         await step.logs(/^\d+ holding$/m);
         await run.cancel(step);
         expect(await step.ends()).toBe(1);
-        await run.finish();
+        await run.finish(1);
         expect(step.annotations.at(-1)).toMatchObject({ level: 'error', title: 'fastfreeze: failed' });
         expect(step.annotations.at(-1)?.message).toMatch(/could not be frozen, and was ended: .*no space is left/);
       });
@@ -457,6 +508,20 @@ describe('the action', () => {
           expect(step.log).toMatch(/CRIU [\d.]+: \S+\/_tool\/fastfreeze\/criu-/);
           expect(served.asked()).toBe(fetched);
         }
+        // Somebody cancels while it is fetched.
+        const silent = createServer(() => undefined);
+        await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+        try {
+          const { port } = silent.address() as AddressInfo;
+          const cut = run.step({ ...given, 'criu-url': `http://127.0.0.1:${port}/x`, 'criu-sha256': 'b'.repeat(64) });
+          await new Promise((resolve) => silent.once('request', resolve));
+          await run.cancel(cut);
+          expect(await cut.ends()).toBe(85);
+          expect(cut.annotations[0]?.message).toMatch(/the step was told to end before/);
+        } finally {
+          silent.closeAllConnections();
+          await new Promise<void>((resolve) => silent.close(() => resolve()));
+        }
         await run.finish();
       } finally {
         await served.close();
@@ -474,6 +539,8 @@ describe('the action', () => {
     [{ 'image-base': '' }, /cannot use cache:\S+: there is no cache here: ACTIONS_RESULTS_URL is not set/],
     [{ shell: 'pwsh' }, /shell: "pwsh": it is not known here\. Try: bash, sh, python, or/],
     [{ 'working-directory': 'not-there' }, /cannot start in \S+not-there: there is no such directory/],
+    [{ 'checkpoint-before': '6h' }, /checkpoint-before: "6h": the job would be frozen before it begins/],
+    [{ 'job-id': 'a'.repeat(101) }, /job-id: "a+": it is longer than 100 characters/],
     [{ 'cpu-baseline': 'i386' }, /cpu-baseline: "i386"/],
     [{ 'criu-url': 'http://127.0.0.1/x' }, /criu-sha256: "": expected 64 hexadecimal digits/],
     [{ 'job-id': 'a/b' }, /a job ID is one name/],

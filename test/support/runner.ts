@@ -123,13 +123,14 @@ export class RunnerJob {
     this.killOrphans();
   }
 
-  /** Post steps, the last first; then what still has our mark is killed. */
-  async finish(): Promise<void> {
+  /** Post steps, the last first, which must end with that code; then what still has our mark is killed. */
+  async finish(postCode = 0): Promise<void> {
     if (!this.#isDown) {
       for (const step of [...this.#steps].reverse()) {
         const leftMs = this.#cancelledAtMs === undefined ? POST_MS : this.#cancelledAtMs + WORKER_MS - Date.now();
         step.startStage(join(this.#folder, this.#action.runs.post), this.environment(step));
-        await step.ends(leftMs);
+        const code = await step.ends(leftMs);
+        if (code !== postCode) throw new Error(`the post step ended with ${code}, not ${postCode}:\n${step.log}`);
       }
     }
     this.killOrphans();
@@ -203,8 +204,6 @@ export class RunnerJob {
   #evaluate(text: string): string {
     return text.replace(/\$\{\{\s*(.*?)\s*\}\}/g, (_, expression: string): string => {
       switch (expression) {
-        case 'github.workspace':
-          return this.workspace;
         case 'github.token':
           return this.context.token ?? JOB_TOKEN;
         case 'toJSON(matrix)':
@@ -252,6 +251,11 @@ export class RunnerStep {
   /** All that both stages have written, secrets masked as the runner masks them. */
   get log(): string {
     return this.#masks.reduce((text, mask) => text.replaceAll(mask, '***'), this.#log);
+  }
+
+  /** As it was written, but for the lines that tell the runner what to mask. */
+  get unmasked(): string {
+    return this.#log.replace(/^::add-mask::.*$/gm, '');
   }
 
   /** Lines of a fixture that counts, in order. */

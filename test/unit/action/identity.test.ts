@@ -22,6 +22,16 @@ describe('the name of a job that nobody has named', () => {
     expect(defaultJobId({ ...ENV, GITHUB_RUN_ID: '8' }, '{"os":"a"}', '7')).toBe(id);
   });
 
+  test('is no longer than the name of a job may be', () => {
+    const long = 'x'.repeat(99);
+    const id = defaultJobId(
+      { ...ENV, GITHUB_REPOSITORY: `${long}/y`, GITHUB_JOB: long, GITHUB_RUN_ID: '1'.repeat(20) },
+      'null',
+      '2'.repeat(40),
+    );
+    expect(id.length).toBeLessThanOrEqual(100);
+  });
+
   test.each([
     ['repository', { GITHUB_REPOSITORY: 'ann/other' }, 'null'],
     ['workflow', { GITHUB_WORKFLOW_REF: 'ann/research/.github/workflows/test.yml@refs/heads/main' }, 'null'],
