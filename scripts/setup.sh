@@ -22,6 +22,9 @@ quietly() {
   fi
 }
 
+# One of the packages is a Node.js of its own, of the version that runs actions; npm puts it before everybody's on PATH of its scripts.
+rm -f node_modules/.bin/node
+
 command -v node >/dev/null || die 'Node.js >= 20.15 is needed'
 [ "$(node -p 'const [major, minor] = process.versions.node.split("."); major * 1000 + Number(minor)')" -ge 20015 ] ||
   die "Node.js >= 20.15 is needed, this is $(node -v)"
@@ -40,6 +43,7 @@ if [ ! -d node_modules/.bin ] || [ package-lock.json -nt node_modules/.package-l
   flags='--ignore-scripts --no-audit --no-fund --loglevel=error'
   # shellcheck disable=SC2086 # several words
   npm ci $flags >/dev/null 2>&1 || quietly npm install --no-save $flags
+  rm -f node_modules/.bin/node
   touch node_modules/.package-lock.json
 fi
 

@@ -27,6 +27,7 @@ lint_log=$(mktemp)
 lint=
 trap 'rm -f "$FF_TEST_COUNTS" "$lint_log"; [ -z "$lint" ] || kill "$lint" 2>/dev/null || true' EXIT
 
+step "Node.js $(node -v)"
 if [ $# -eq 0 ]; then
   step 'lint, beside what follows'
   node_modules/.bin/eslint . >"$lint_log" 2>&1 &
