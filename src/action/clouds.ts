@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
-import type { Cloud } from './engine-task.js';
+import type { Cloud } from '../notice/sources/clouds.js';
 
 const VENDORS: readonly (readonly [RegExp, Cloud])[] = [
   [/^Amazon EC2/, 'ec2'],

@@ -2,6 +2,7 @@
 import { appendFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorRecord, hasErrno } from '../base/errors.js';
+import type { Cloud } from '../notice/sources/clouds.js';
 
 /** What main asks of the engine; it goes over a pipe, since a passphrase in it must not lie on any disk. */
 export interface EngineTask {
@@ -26,8 +27,6 @@ export interface EngineDeadline {
   /** `durable`: the image must be safe by then, and the planner says when to start; `start`: freeze at that moment. */
   readonly of: 'durable' | 'start';
 }
-
-export type Cloud = 'ec2' | 'gce' | 'azure';
 
 export interface CheckpointTold {
   readonly generation: number;

@@ -8,15 +8,12 @@ import type { JobEvent } from '../engine/metrics/event.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';
 import { type RunOutcome, run } from '../engine/run.js';
 import { dropJob } from '../image/drop.js';
-import type { NoticeSource } from '../notice/notice.js';
 import { type PilotOptions, createPilot } from '../notice/pilot.js';
-import { azureSource } from '../notice/sources/azure.js';
-import { gceMaintenanceSource, gcePreemptedSource } from '../notice/sources/gce.js';
-import { imdsSource } from '../notice/sources/imds.js';
+import { cloudSources } from '../notice/sources/clouds.js';
 import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
 import { isCache } from './place.js';
-import { type Cloud, type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
+import { type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
 
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
 const SIGNAL_WINDOW_MS = 240_000;
@@ -58,25 +55,13 @@ function pilotOptions(task: EngineTask, log: Logger): PilotOptions {
         ? [momentSource(deadline.atMs, 'checkpoint-before')]
         : [timeLimitSource(deadline.atMs, 'the time limit of the job')];
   return {
-    sources: [...limit, ...task.noticeFrom.flatMap(cloudSources)],
+    sources: [...limit, ...task.noticeFrom.flatMap((cloud) => cloudSources(cloud, process.env))],
     stopSignals: ['SIGINT', 'SIGTERM', 'SIGUSR1'],
     signalWindowMs: SIGNAL_WINDOW_MS,
     timer: checkpointEvery === 'auto' ? 'always' : checkpointEvery === undefined ? 'when-needed' : 'never',
     ...(typeof checkpointEvery === 'number' ? { everyMs: checkpointEvery } : {}),
     log,
   };
-}
-
-function cloudSources(cloud: Cloud): NoticeSource[] {
-  const { env } = process;
-  switch (cloud) {
-    case 'ec2':
-      return [imdsSource({ env })];
-    case 'gce':
-      return [gcePreemptedSource({ env }), gceMaintenanceSource({ env })];
-    case 'azure':
-      return [azureSource({ env })];
-  }
 }
 
 /** Why each checkpoint is made is known to the pilot alone. */

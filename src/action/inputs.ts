@@ -7,7 +7,7 @@ import { parseDuration } from '../cli/arguments.js';
 import { wrongPatterns } from '../container/app-env.js';
 import { parseCpuBaseline } from '../container/cpu-baseline.js';
 import type { CpuBudget } from '../engine/config.js';
-import type { Cloud } from './engine-task.js';
+import { type Cloud, isCloud } from '../notice/sources/clouds.js';
 
 /** What the user wants; durations in milliseconds. */
 export interface Inputs {
@@ -193,7 +193,7 @@ function notices(): Cloud[] | undefined {
   if (text === 'none' || text === '') return [];
   return text.split(',').map((word) => {
     const cloud = word.trim();
-    if (cloud === 'ec2' || cloud === 'gce' || cloud === 'azure') return cloud;
+    if (isCloud(cloud)) return cloud;
     throw wrong(
       'notices',
       text,

@@ -12,9 +12,7 @@ import type { RunOutcome } from '../engine/run.js';
 import { ASSUMED_MTTP_MS } from '../notice/planner.js';
 import type { NoticeSource } from '../notice/notice.js';
 import { createPilot } from '../notice/pilot.js';
-import { azureSource } from '../notice/sources/azure.js';
-import { gceMaintenanceSource, gcePreemptedSource } from '../notice/sources/gce.js';
-import { imdsSource } from '../notice/sources/imds.js';
+import { cloudSources, isCloud } from '../notice/sources/clouds.js';
 import { commandSource, fileSource } from '../notice/sources/local.js';
 import {
   type ParsedArguments,
@@ -303,18 +301,9 @@ function sourcesOption(parsed: ParsedArguments, env: NodeJS.ProcessEnv): NoticeS
   const text = textOption(parsed, 'notice-from');
   if (text === undefined) return undefined;
   return text.split(',').flatMap((word) => {
-    switch (word) {
-      case 'ec2':
-        return [imdsSource({ env })];
-      case 'gce':
-        return [gcePreemptedSource({ env }), gceMaintenanceSource({ env })];
-      case 'azure':
-        return [azureSource({ env })];
-      case 'none':
-        return [];
-      default:
-        throw wrongValue('notice-from', word, 'expected ec2, gce, azure or none; several with commas');
-    }
+    if (isCloud(word)) return cloudSources(word, env);
+    if (word === 'none') return [];
+    throw wrongValue('notice-from', word, 'expected ec2, gce, azure or none; several with commas');
   });
 }
 

@@ -8,7 +8,7 @@ import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals
 import { checkLines } from '../support/lines.js';
 import { MAKE_PACKAGE_MS, makePackage } from '../support/package.js';
 import { FULL } from '../support/random.js';
-import { field, hasSlurm, Slurm, SLURM_START_MS, type SlurmJob } from '../support/slurm.js';
+import { SOLVE, field, hasSlurm, Slurm, SLURM_START_MS, type SlurmJob } from '../support/slurm.js';
 import { until } from '../support/until.js';
 
 jest.setTimeout(FULL ? 900_000 : 240_000);
@@ -32,16 +32,7 @@ function block(first: RegExp): string[] {
 const batchRun = (options = ''): string => `#!/bin/sh\nexec ${BIN} batch run ${options} -- ./solve\n`;
 
 /** What ignores SIGTERM, which Slurm sends to every process of a job that it ends. */
-const STUBBORN = `#!/bin/sh
-trap '' TERM
-n=0
-while [ ! -e stop ]; do
-  echo "$n step"
-  n=$((n + 1))
-  sleep 0.1
-done
-echo "$n done"
-`;
+const STUBBORN = SOLVE.replace('\n', "\ntrap '' TERM\n");
 
 /** A job that goes on to its end now: its output is exact, and Slurm has run it so often. */
 async function finishes(slurm: Slurm, folder: string, job: SlurmJob, restarts: number): Promise<void> {

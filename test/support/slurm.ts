@@ -30,7 +30,7 @@ const ROOT_ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' };
 const LOGS = ['slurm/slurmctld.log', 'slurm/slurmd.log', 'fastfreeze-slurm.log'] as const;
 
 /** An application that counts as our fixtures do, and costs little. It ends when `stop` is there. */
-const SOLVE = `#!/bin/sh
+export const SOLVE = `#!/bin/sh
 n=0
 while [ ! -e stop ]; do
   echo "$n step"
