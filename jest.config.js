@@ -3,8 +3,8 @@
 const common = { testEnvironment: 'node', transform: {}, injectGlobals: false };
 
 export default {
-  // Two cores: one worker more would only make freezes wait for each other.
-  maxWorkers: 2,
+  // For two cores: suites wait as long as they compute, for an application, a service, a time limit. A third fills what two leave.
+  maxWorkers: 3,
   testSequencer: '<rootDir>/scripts/jest-sequencer.mjs',
   reporters: ['default', '<rootDir>/scripts/jest-reporter.mjs'],
   projects: [

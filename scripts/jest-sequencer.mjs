@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The longest suites first: one that is begun last keeps one of two workers busy alone.
+// The longest suites first: one that is begun last keeps one worker busy alone.
 import { basename } from 'node:path';
 
 /** By what they take at full length (docs/testing.md, "Campaigns") or, where that is the same, in `npm test`; the longest first. */
