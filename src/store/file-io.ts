@@ -1,18 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 import * as fs from 'node:fs';
 import { open } from 'node:fs/promises';
+import { type Pieces, after, sizeOf } from './pieces.js';
 
-/** Write all of `bytes` at `position`. Any number may run at once on one descriptor: none moves a file offset. */
-export function writeAll(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+/**
+ * Write `parts` one behind the other from `position`, in one call: a thread each would wait for the same lock of the
+ * file. Any number may run at once.
+ */
+export async function writeAll(fd: number, parts: Pieces, position: number): Promise<void> {
+  let rest = parts;
+  for (let at = position; sizeOf(rest) > 0;) {
+    const written = await writeSome(fd, rest.slice(0, MAX_PARTS), at);
+    at += written;
+    rest = after(rest, written);
+  }
+}
+
+/** The kernel's IOV_MAX. */
+const MAX_PARTS = 1024;
+
+function writeSome(fd: number, parts: Uint8Array[], position: number): Promise<number> {
   return new Promise((resolve, reject) => {
-    const from = (done: number): void => {
-      fs.write(fd, bytes, done, bytes.length - done, position + done, (error, written) => {
-        if (error !== null) reject(error);
-        else if (done + written === bytes.length) resolve();
-        else from(done + written);
-      });
-    };
-    from(0);
+    fs.writev(fd, parts, position, (error, written) => {
+      if (error === null) resolve(written);
+      else reject(error);
+    });
   });
 }
 

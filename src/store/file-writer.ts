@@ -3,6 +3,7 @@ import { constants } from 'node:fs';
 import { open, rename, unlink, type FileHandle } from 'node:fs/promises';
 import { FastFreezeError } from '../base/errors.js';
 import { syncDirectory, writeAll } from './file-io.js';
+import { sizeOf } from './pieces.js';
 import { storeError } from './store-error.js';
 import type { StoreWriter } from './store.js';
 import { Writeback } from './writeback.js';
@@ -41,19 +42,19 @@ class FileWriter implements StoreWriter {
   append(parts: readonly Uint8Array[]): Promise<void> {
     if (this.state !== 'open') return Promise.reject(this.misuse());
     if (this.failure !== undefined) return Promise.reject(this.failure);
-    const writes = parts.map((part) => {
-      const at = this.position;
-      this.position += part.length;
-      return writeAll(this.handle.fd, part, at);
-    });
-    // All of them must have ended before the caller may reuse a byte, also when one fails.
-    const done = Promise.allSettled(writes).then((results) => {
-      this.inFlight.delete(done);
-      const failed = results.find((result) => result.status === 'rejected');
-      if (failed !== undefined) throw this.fail(failed.reason);
-      // Appends end in any order; what was begun before this one may still lack a few bytes, which fsync then adds.
-      if (this.state === 'open') this.writeback.advance(this.position);
-    });
+    const at = this.position;
+    this.position += sizeOf(parts);
+    const done = writeAll(this.handle.fd, parts, at)
+      .then(
+        () => {
+          // Appends end in any order; what was begun before this one may still lack a few bytes, which fsync then adds.
+          if (this.state === 'open') this.writeback.advance(this.position);
+        },
+        (error: unknown) => {
+          throw this.fail(error);
+        },
+      )
+      .finally(() => this.inFlight.delete(done));
     this.inFlight.add(done);
     return done;
   }

@@ -2,6 +2,7 @@
 import { link, open, unlink, type FileHandle } from 'node:fs/promises';
 import { FastFreezeError } from '../../base/errors.js';
 import { writeAll } from '../file-io.js';
+import { sizeOf } from '../pieces.js';
 import { storeError } from '../store-error.js';
 import type { StoreWriter } from '../store.js';
 import type { AgentPool } from './agent-pool.js';
@@ -49,21 +50,17 @@ class CacheWriter implements StoreWriter {
     if (this.state !== 'open' || this.finishing !== undefined) return Promise.reject(this.misuse());
     if (this.failure !== undefined) return Promise.reject(this.failure);
     try {
-      this.options.count(parts.reduce((sum, { length }) => sum + length, 0));
+      this.options.count(sizeOf(parts));
     } catch (error) {
       return Promise.reject(this.fail(error));
     }
-    const writes = parts.map((part) => {
-      const at = this.position;
-      this.position += part.length;
-      return writeAll(this.handle.fd, part, at);
-    });
-    // All of them must have ended before the caller may reuse a byte, also when one fails.
-    const done = Promise.allSettled(writes).then((results) => {
-      this.inFlight.delete(done);
-      const failed = results.find((result) => result.status === 'rejected');
-      if (failed !== undefined) throw this.fail(failed.reason);
-    });
+    const at = this.position;
+    this.position += sizeOf(parts);
+    const done = writeAll(this.handle.fd, parts, at)
+      .catch((error: unknown) => {
+        throw this.fail(error);
+      })
+      .finally(() => this.inFlight.delete(done));
     this.inFlight.add(done);
     return done;
   }

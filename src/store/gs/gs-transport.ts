@@ -5,7 +5,7 @@ import https from 'node:https';
 import type { GaxiosOptions, GaxiosPromise, GaxiosResponse } from 'gaxios';
 import type { Storage } from '@google-cloud/storage';
 import { type Agents, createAgents } from '../object/agents.js';
-import { type Pieces, sizeOf } from '../object/pieces.js';
+import { type Pieces, sizeOf } from '../pieces.js';
 import { Gaxios } from './sdk.js';
 
 export interface BulkRequest {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createHash, type Hash } from 'node:crypto';
 import { FastFreezeError } from '../../base/errors.js';
+import type { Md5 } from '../../linux/md5.js';
 import type { Upload, UploadedPart } from '../object/object-client.js';
-import { type Pieces, after, sizeOf } from '../object/pieces.js';
+import { type Pieces, after, sizeOf } from '../pieces.js';
 import type { Send } from './gs-transport.js';
 
 /** One part of an upload, as `ObjectClient.putPart` is given it. */
@@ -32,7 +32,7 @@ interface FinishedObject {
 
 interface Session {
   /** Of the parts before `hashedParts`; it sees each byte once, however often it is sent. */
-  readonly hash: Hash;
+  readonly hash: Md5;
   hashedParts: number;
   /** The part whose answer may have been lost. */
   triedPart: number;
@@ -44,19 +44,18 @@ export function createPartSender(send: Send): PartSender {
   // As long as its writer has the upload: whoever asks a second time gets the same answer.
   const sessions = new WeakMap<Upload, Session>();
 
-  const sessionOf = (upload: Upload): Session => {
-    let session = sessions.get(upload);
-    if (session === undefined) {
-      session = { hash: createHash('md5'), hashedParts: 0, triedPart: 0, md5: undefined, object: undefined };
-      sessions.set(upload, session);
-    }
+  const begin = async (upload: Upload): Promise<Session> => {
+    // Loaded by the first part: whoever only reads or lists needs no native library.
+    const { createMd5 } = await import('../../linux/md5.js');
+    const session = { hash: createMd5(), hashedParts: 0, triedPart: 0, md5: undefined, object: undefined };
+    sessions.set(upload, session);
     return session;
   };
 
   return {
     async put(upload, part, bytes, signal) {
-      const session = sessionOf(upload);
-      addToHash(session, part, bytes);
+      const session = sessions.get(upload) ?? (await begin(upload));
+      await addToHash(session, part, bytes);
       const sizeBytes = sizeOf(bytes);
       const end = part.offset + sizeBytes;
       const ask = (): Promise<Held> => exchange(send, upload, { range: 'bytes */*', signal });
@@ -88,7 +87,7 @@ export function createPartSender(send: Send): PartSender {
     },
 
     verify(upload, parts) {
-      const { object, md5 } = sessionOf(upload);
+      const { object, md5 } = sessions.get(upload) ?? {};
       const sizeBytes = parts.reduce((sum, part) => sum + part.sizeBytes, 0);
       if (object === undefined) throw broken(upload, 'its last part was not sent');
       if (object.sizeBytes !== sizeBytes) {
@@ -102,11 +101,11 @@ export function createPartSender(send: Send): PartSender {
   };
 }
 
-function addToHash(session: Session, part: Part, bytes: Pieces): void {
+async function addToHash(session: Session, part: Part, bytes: Pieces): Promise<void> {
   if (part.number !== session.hashedParts + 1) return;
-  for (const piece of bytes) session.hash.update(piece);
+  for (const piece of bytes) await session.hash.update(piece);
   session.hashedParts = part.number;
-  if (part.isLast) session.md5 = session.hash.digest('base64');
+  if (part.isLast) session.md5 = session.hash.digest();
 }
 
 function rangeOf(from: number, end: number, isLast: boolean): string {

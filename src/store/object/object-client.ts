@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import type { Pieces } from './pieces.js';
+import type { Pieces } from '../pieces.js';
 
 /** What a list says of an object. */
 export interface ListedObject {

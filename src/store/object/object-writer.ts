@@ -3,7 +3,7 @@ import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import type { StoreWriter } from '../store.js';
 import type { ObjectClient, Upload, UploadedPart } from './object-client.js';
 import type { PartPool } from './part-pool.js';
-import { type Pieces, sizeOf } from './pieces.js';
+import { type Pieces, sizeOf } from '../pieces.js';
 
 export interface ObjectWriterOptions {
   readonly client: ObjectClient;

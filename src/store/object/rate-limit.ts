@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
 import type { CallOptions, ObjectClient } from './object-client.js';
-import { sizeOf } from './pieces.js';
+import { sizeOf } from '../pieces.js';
 
 export interface RateLimitOptions {
   /** Of both directions together, repeated requests too; undefined for none. */

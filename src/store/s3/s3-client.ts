@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { createHash } from 'node:crypto';
 import { Readable } from 'node:stream';
 import { crc32 } from 'node:zlib';
 import { FastFreezeError } from '../../base/errors.js';
@@ -7,7 +6,7 @@ import { type Agents, createAgents } from '../object/agents.js';
 import { fillFromStream, parseContentRange, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions, UnfinishedUpload } from '../object/object-client.js';
-import { type Pieces, sizeOf } from '../object/pieces.js';
+import { type Pieces, sizeOf } from '../pieces.js';
 import { isMisdated, nameOfError, s3Error, statusOf } from './s3-error.js';
 import type { S3Settings } from './s3-settings.js';
 import {
@@ -211,7 +210,7 @@ export function createS3Client(place: BucketPath, settings: S3Settings): ObjectC
         const body = { Body: new PartBody(bytes), ContentLength: sizeBytes };
         const input = { ...place, ...body, ChecksumCRC32: checksum(bytes) };
         // Until it is known that this service looks at the one, it gets the other as well.
-        const more = shared.echoesChecksums ? {} : { ContentMD5: md5(bytes) };
+        const more = shared.echoesChecksums ? {} : { ContentMD5: await md5(bytes) };
         const sent = await client.send(new UploadPartCommand({ ...input, ...more, ...payer }), abort);
         if (sent.ChecksumCRC32 !== undefined) {
           shared.echoesChecksums = true;
@@ -392,10 +391,11 @@ function checksum(bytes: Pieces): string {
   return sum.toString('base64');
 }
 
-function md5(bytes: Pieces): string {
-  const hash = createHash('md5');
-  for (const piece of bytes) hash.update(piece);
-  return hash.digest('base64');
+async function md5(bytes: Pieces): Promise<string> {
+  // Loaded by the first part that needs it: whoever only reads or lists needs no native library.
+  const hash = (await import('../../linux/md5.js')).createMd5();
+  for (const piece of bytes) await hash.update(piece);
+  return hash.digest();
 }
 
 /** A part as the SDK sends it; it sends it again, from the start, where the bucket turns out to be in another region. */

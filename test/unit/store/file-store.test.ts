@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, mkdirSync, mkdtempSync, openSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from '@jest/globals';
@@ -80,9 +90,18 @@ describe('file: store', () => {
     expect(error.cause).toBe(cause);
   });
 
+  test('any number of pieces, empty ones too, are written one behind the other', async () => {
+    const pieces = Array.from({ length: 2500 }, (_, i) => Buffer.alloc(i % 7, i % 251));
+    const path = join(root, 'pieces');
+    const fd = openSync(path, 'w');
+    await Promise.all([writeAll(fd, pieces, 10), writeAll(fd, [Buffer.alloc(10, 0xff)], 0), writeAll(fd, [], 3)]);
+    closeSync(fd);
+    expect(readFileSync(path).equals(Buffer.concat([Buffer.alloc(10, 0xff), ...pieces]))).toBe(true);
+  });
+
   test('a full device fails the write, in words', async () => {
     const full = openSync('/dev/full', 'w');
-    const writing = writeAll(full, Buffer.alloc(10), 0).catch((error: unknown) => {
+    const writing = writeAll(full, [Buffer.alloc(10)], 0).catch((error: unknown) => {
       throw storeError(error, 'write', '/images/a.ffs');
     });
     const error = await expectCode('store', writing, '/images/a.ffs');

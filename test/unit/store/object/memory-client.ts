@@ -12,7 +12,7 @@ import type {
   Upload,
   UploadedPart,
 } from '../../../../src/store/object/object-client.js';
-import type { Pieces } from '../../../../src/store/object/pieces.js';
+import type { Pieces } from '../../../../src/store/pieces.js';
 import { MAX_SMALL_BYTES } from '../../../../src/store/object/object-client.js';
 
 /** What a call does before it does its work: nothing, or throw, or wait. `after` fails when the work is done. */
