@@ -4,8 +4,9 @@ import { cpus } from 'node:os';
 import { join } from 'node:path';
 import { type Contestant, LOG } from './contestants.js';
 import { type App, AppLog, type Bench, type Child, Ledger, type Workload, findApp, startApp, verify } from './jobs.js';
-import { quiet, sleep, warm } from './machine.js';
-import { cpuSeconds, ownCpuSeconds, readText, treeOf } from './processes.js';
+import { quiet, sleep } from './machine.js';
+import { cpuSeconds, inspect, isStopped, ownCpuSeconds, readText, roleOf, treeOf } from './processes.js';
+import { keepWarm } from './warmth.js';
 
 /** What one dump and the restore of its image took. */
 export interface Measurement {
@@ -43,10 +44,14 @@ export async function measure(bench: Bench, contestant: Contestant, workload: Wo
   const app = await startApp(bench, workload);
   let dumped;
   try {
-    // In this order: what is freed is soon given back to the host.
     await quiet(QUIET_TIMEOUT_MS);
-    warm(bench.memoryDirectory, needBytes * (contestant.name.includes('tmpfs, tar') ? 2 : 1));
-    dumped = await measureDump(bench, contestant, app);
+    const warmth = keepWarm(needBytes * (contestant.name.includes('tmpfs, tar') ? 2 : 1));
+    try {
+      warmth.releaseWhen(() => isStopped(app.appPid));
+      dumped = await measureDump(bench, contestant, app);
+    } finally {
+      warmth.release();
+    }
   } finally {
     app.launcher.kill('SIGTERM');
     await app.launcher.exited;
@@ -54,8 +59,7 @@ export async function measure(bench: Bench, contestant: Contestant, workload: Wo
   contestant.prepareRestore(bench);
   rmSync(app.log.path);
   await quiet(QUIET_TIMEOUT_MS);
-  warm(bench.memoryDirectory, needBytes * (contestant.name.includes('tar') ? 2 : 1));
-  const restored = await measureRestore(bench, contestant);
+  const restored = await measureRestore(bench, contestant, needBytes);
   await clean(bench);
   return { ...dumped.facts, ...restored.facts, foreignShares: [dumped.foreignShare, restored.foreignShare] };
 }
@@ -91,13 +95,16 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
   };
 }
 
-async function measureRestore(bench: Bench, contestant: Contestant) {
+async function measureRestore(bench: Bench, contestant: Contestant, needBytes: number) {
+  const unpacksFirst = contestant.name.includes('tar');
+  const warmth = keepWarm(needBytes * (unpacksFirst ? 2 : 1));
   const log = new AppLog(join(bench.memoryDirectory, 'workload.log'));
   const ledger = new Ledger(bench.server);
   const startedAt = Date.now() / 1000;
   const child: Child = contestant.restore(bench);
   bench.sampler.watch(child.pid);
   try {
+    warmth.releaseWhen(() => unpacksFirst || hasCriu(child.pid));
     const gap = await log.waitFor('gone on', () => log.longestGap(startedAt), child, 120_000);
     await sleep(SETTLE_MS);
     const sampled = await bench.sampler.stop();
@@ -117,8 +124,16 @@ async function measureRestore(bench: Bench, contestant: Contestant) {
   } catch (error) {
     throw new Error((readText(join(bench.memoryDirectory, LOG)) ?? '').slice(-3000), { cause: error });
   } finally {
+    warmth.release();
     await contestant.endRestored(child);
   }
+}
+
+function hasCriu(root: number): boolean {
+  return treeOf(root).some((pid) => {
+    const facts = inspect(pid);
+    return facts !== undefined && roleOf(facts) === 'criu';
+  });
 }
 
 /** Nothing of an earlier run may be there: chunks of it would not have to be stored again. */

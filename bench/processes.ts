@@ -31,6 +31,14 @@ export function inspect(pid: number): ProcessFacts | undefined {
   return { pid, innerPid: Number(inner), name, commandLine };
 }
 
+/** What a process is of a job: `supervisor`, `launcher`, `criu`, or its own name. */
+export function roleOf({ commandLine, name }: ProcessFacts): string {
+  if (commandLine.includes('supervisor-main.js')) return 'supervisor';
+  if (commandLine.includes('bin/main.js')) return 'launcher';
+  if (/\bcriu (--\S+ )*(dump|restore)/.test(commandLine)) return 'criu';
+  return name;
+}
+
 export function childrenOf(pid: number): number[] {
   const tasks = readText(`/proc/${pid}/task/${pid}/children`);
   // Any thread may have forked; Node forks from its main thread, CRIU has one.
@@ -63,6 +71,11 @@ export function cpuSeconds(pid: number): number {
 export function ownCpuSeconds(pid: number): number {
   const fields = statFields(pid);
   return [11, 12].reduce((sum, i) => sum + Number(fields[i] ?? 0), 0) / TICKS_PER_SECOND;
+}
+
+/** Whether a tracer has stopped it, as CRIU does to what it dumps. */
+export function isStopped(pid: number): boolean {
+  return statFields(pid)[0] === 't';
 }
 
 function statFields(pid: number): string[] {

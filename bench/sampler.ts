@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A process of its own that watches the memory of others: `start` with the root of a tree, `stop` to be told the peak.
-import { inspect, pssBytes, startedAt, treeOf } from './processes.js';
+import { inspect, pssBytes, roleOf, startedAt, treeOf } from './processes.js';
 
 export interface SamplerStart {
   readonly type: 'start';
@@ -48,7 +48,7 @@ function begin(options: SamplerStart): void {
       foreign.add(pid);
       return true;
     }
-    names.set(pid, roleOf(facts.commandLine, facts.name));
+    names.set(pid, roleOf(facts));
     return false;
   };
   const sample = (): void => {
@@ -74,11 +74,4 @@ function end(): void {
   clearInterval(timer);
   const used = process.cpuUsage(startCpu);
   process.send?.({ ...result, cpuSeconds: (used.user + used.system) / 1e6 });
-}
-
-function roleOf(commandLine: string, name: string): string {
-  if (commandLine.includes('supervisor-main.js')) return 'supervisor';
-  if (commandLine.includes('bin/main.js')) return 'launcher';
-  if (/\bcriu (--\S+ )*(dump|restore)/.test(commandLine)) return 'criu';
-  return name;
 }
