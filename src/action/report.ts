@@ -7,6 +7,7 @@ import { refuseReadOnly } from '../store/cache/settings.js';
 import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
+import { whyNoProgress } from './progress.js';
 import { dispatch, nextLink } from './redispatch.js';
 import { type Story, summaryText } from './summary.js';
 
@@ -97,10 +98,16 @@ async function endingOf(
     annotateError(`The command has ended with exit code ${exitCode}.`, { title: 'fastfreeze: the command failed' });
     return { exitCode, why: `The command has ended with exit code ${exitCode}.`, next: '', nextRunUrl: '' };
   }
-  return await frozenEnding(plan, frozenWhy(events, result), outcome, interrupted);
+  return await frozenEnding(plan, events, frozenWhy(events, result), outcome, interrupted);
 }
 
-async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupted: boolean): Promise<Ending> {
+async function frozenEnding(
+  plan: Plan,
+  events: readonly EngineEvent[],
+  why: string,
+  outcome: Outcome,
+  interrupted: boolean,
+): Promise<Ending> {
   const { inputs } = plan;
   const told = { why, nextRunUrl: '' };
   const again = outcome.generation === 0 ? 'Run the job again: it starts.' : 'Run the job again: it continues.';
@@ -114,7 +121,8 @@ async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupt
     return { ...told, exitCode: 0, next: again };
   }
   try {
-    const link = nextLink(plan.chain, outcome.generation, inputs.maxRuns);
+    const made = { generation: outcome.generation, whyStalled: whyNoProgress(events) };
+    const link = nextLink(plan.chain, made, inputs.maxRuns);
     const nextRunUrl = await dispatch(process.env, inputs.githubToken, plan.event, link);
     const next = `Run ${link.run} continues it: ${nextRunUrl}`;
     notice(`${why} ${next}`, { title });
