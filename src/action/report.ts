@@ -3,6 +3,7 @@ import { error as annotateError, info, notice, setOutput, summary, warning } fro
 import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
+import { withHint } from './failure.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
 import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
@@ -10,9 +11,6 @@ import { isCache } from './place.js';
 import { whyNoProgress } from './progress.js';
 import { dispatch, nextLink } from './redispatch.js';
 import { type Story, summaryText } from './summary.js';
-
-const EXIT_USAGE = 2;
-const EXIT_FAILED = 170;
 
 /** What the step goes by, for its log. */
 export function announce(plan: Plan): void {
@@ -163,19 +161,4 @@ export async function writeStory(
     next: told.next,
   });
   await summary.emptyBuffer().addRaw(text).write({ overwrite: true });
-}
-
-/** What came before there was anything to conclude. */
-export function tellFailure(error: unknown): number {
-  const known = asFastFreezeError(error, 'run the step');
-  annotateError(withHint(known.message, known.hint), { title: 'fastfreeze' });
-  setOutput('status', known.code === 'aborted' ? 'checkpointed' : 'failed');
-  setOutput('completed', 'false');
-  setOutput('ran', 'false');
-  setOutput('restored', 'false');
-  return known.code === 'usage' ? EXIT_USAGE : known.code === 'aborted' ? EXIT_CHECKPOINTED : EXIT_FAILED;
-}
-
-function withHint(message: string, hint: string | undefined): string {
-  return hint === undefined ? `${message}.` : `${message}. Try: ${hint}`;
 }
