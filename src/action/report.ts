@@ -2,6 +2,7 @@
 import { error as annotateError, info, notice, setOutput, summary, warning } from '@actions/core';
 import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
+import { tellCredentials } from './credentials.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { withHint } from './failure.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
@@ -24,6 +25,7 @@ export function announce(plan: Plan): void {
     );
   }
   if (isCache(imageUrl)) warnReadOnly(imageUrl);
+  tellCredentials(imageUrl, process.env, plan.endsAtMs);
   const { deadline } = task;
   if (deadline !== undefined) {
     const when = new Date(deadline.atMs).toISOString();
