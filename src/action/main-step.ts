@@ -21,9 +21,10 @@ import { readInputs, workspaceOf } from './inputs.js';
 import { type Interruption, catchInterruption } from './interruption.js';
 import { type Plan, makePlan } from './plan.js';
 import { warnOfPreserved } from './preserved.js';
-import { announce, conclude, writeStory } from './report.js';
+import { announce, conclude, failureTeller, writeStory } from './report.js';
 import { prepareRuntime } from './runtime.js';
-import { type Watched, watchEngine, writeOut } from './watch.js';
+import { outputWriter } from './shown.js';
+import { type Watched, watchEngine } from './watch.js';
 
 /** The step itself: looks at everything, starts the engine, shows what it writes, and ends as it ended. Resolves to the exit code. */
 export async function runMain(): Promise<number> {
@@ -32,11 +33,17 @@ export async function runMain(): Promise<number> {
   try {
     const plan = makePlan(readInputs(), process.env, startedAtMs);
     const { engine, handover } = await start(plan, interruption);
+    const output = outputWriter();
+    const tellFailures = failureTeller(output.endLine);
     const watched = await watchEngine(engine, {
       signal: interruption.patience,
-      show: writeOut,
-      onEvents: async (events) => await writeStory(plan, events, undefined),
+      show: output.write,
+      onEvents: async (events) => {
+        await tellFailures(events);
+        await writeStory(plan, events, undefined);
+      },
     });
+    await output.endLine();
     return await finish(plan, handover, watched, interruption.came());
   } catch (error) {
     return tellFailure(error);

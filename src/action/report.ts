@@ -44,6 +44,26 @@ function warnReadOnly(imageUrl: string): void {
   }
 }
 
+/** Tells of a checkpoint that has failed while the command runs, when those before have not: of one that fails again and again, once. */
+export function failureTeller(endLine: () => Promise<void>): (events: readonly EngineEvent[]) => Promise<void> {
+  let seen = 0;
+  let isFailing = false;
+  return async (events) => {
+    for (const event of events.slice(seen)) {
+      if (event.type === 'checkpoint') isFailing = false;
+      if (event.type !== 'checkpoint-failed') continue;
+      if (!isFailing) {
+        await endLine();
+        warning(`${event.message}. The command runs on, and what was saved before stays.`, {
+          title: 'fastfreeze: a checkpoint has failed',
+        });
+      }
+      isFailing = true;
+    }
+    seen = events.length;
+  };
+}
+
 /** Outputs, annotation, summary, and where that is wanted the next run. Resolves to the exit code. */
 export async function conclude(
   plan: Plan,
