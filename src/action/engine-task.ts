@@ -3,6 +3,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorRecord, hasErrno } from '../base/errors.js';
 import type { Cloud } from '../notice/sources/clouds.js';
+import type { Ran } from './progress.js';
 
 /** What main asks of the engine; it goes over a pipe, since a passphrase in it must not lie on any disk. */
 export interface EngineTask {
@@ -50,8 +51,8 @@ export interface EngineResult {
 /** Lines of the file of events; times are milliseconds since the epoch. */
 export type EngineEvent = { readonly atMs: number } & (
   | { readonly type: 'ready'; readonly restoredGeneration: number | null }
-  /** A checkpoint is asked for; without `leavesRunning` it stops the command. */
-  | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean }
+  /** A checkpoint is asked for; without `leavesRunning` it stops the command. `ran`: what that has done in this run until then. */
+  | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean; readonly ran?: Ran }
   | ({ readonly type: 'checkpoint' } & CheckpointTold)
   | { readonly type: 'checkpoint-failed'; readonly message: string }
   | { readonly type: 'warning'; readonly message: string }

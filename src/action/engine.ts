@@ -13,6 +13,7 @@ import { cloudSources } from '../notice/sources/clouds.js';
 import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
 import { isCache } from './place.js';
+import { measureFrom } from './progress.js';
 import { type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
 
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
@@ -69,12 +70,19 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
   const { directory } = task;
   return {
     ready: (job: RunningJob) => {
+      const ranUntilNow = measureFrom(job);
       void warnOfOther(task, job);
       pilot.ready({
         status: () => job.status(),
         checkpoint: async (request) => {
           const { source, leaveRunning } = request;
-          tellEvent(directory, { type: 'asked', source, leavesRunning: leaveRunning });
+          const ran = await ranUntilNow();
+          tellEvent(directory, {
+            type: 'asked',
+            source,
+            leavesRunning: leaveRunning,
+            ...(ran === undefined ? {} : { ran }),
+          });
           return await job.checkpoint(request);
         },
       });

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { credentialNames } from './credentials.js';
 import type { Inputs } from './inputs.js';
 
 /** What GitHub's runner gives to actions and not to commands, and what is of one step only. */
@@ -17,14 +18,15 @@ export function engineEnvironment(env: NodeJS.ProcessEnv, more: Readonly<Record<
   return { ...Object.fromEntries(kept), ...more };
 }
 
-/** Patterns of what the command does not get, in order: ours, what holds a secret of ours under any name, then the user's. */
+/** Patterns of what the command does not get, in order: ours, the store's, what holds a secret of ours under any name, then the user's. */
 export function scrubPatterns(
   env: NodeJS.ProcessEnv,
   inputs: Pick<Inputs, 'githubToken' | 'passphrase' | 'envScrub'>,
+  imageUrl: string,
 ): string[] {
   const secrets = [inputs.githubToken, inputs.passphrase, env['ACTIONS_RUNTIME_TOKEN']].filter(
     (one) => one !== undefined && one !== '',
   );
   const holders = Object.keys(env).filter((name) => secrets.includes(env[name]) && !/[*!=]/.test(name));
-  return [...OF_ACTIONS, ...TOKENS, ...holders, ...inputs.envScrub];
+  return [...OF_ACTIONS, ...TOKENS, ...credentialNames(imageUrl), ...holders, ...inputs.envScrub];
 }

@@ -2,7 +2,6 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { endGroup, info, startGroup, warning } from '@actions/core';
-import { FastFreezeError } from '../base/errors.js';
 import { valueOf } from '../batch/system.js';
 import {
   type CommandFiles,
@@ -16,28 +15,35 @@ import {
 import { type EngineHandle, startEngine } from './engine-process.js';
 import type { EngineTask } from './engine-task.js';
 import { engineEnvironment } from './environment.js';
+import { tellFailure } from './failure.js';
 import { type Handover, saveHandover, saveSettled, saveShown } from './handover.js';
 import { readInputs, workspaceOf } from './inputs.js';
 import { type Interruption, catchInterruption } from './interruption.js';
 import { type Plan, makePlan } from './plan.js';
 import { warnOfPreserved } from './preserved.js';
-import { announce, conclude, tellFailure, writeStory } from './report.js';
+import { announce, conclude, failureTeller, writeStory } from './report.js';
 import { prepareRuntime } from './runtime.js';
-import { type Watched, watchEngine, writeOut } from './watch.js';
+import { outputWriter } from './shown.js';
+import { type Watched, watchEngine } from './watch.js';
 
 /** The step itself: looks at everything, starts the engine, shows what it writes, and ends as it ended. Resolves to the exit code. */
 export async function runMain(): Promise<number> {
   const startedAtMs = Date.now();
   const interruption = catchInterruption();
   try {
-    refusePlatform();
     const plan = makePlan(readInputs(), process.env, startedAtMs);
     const { engine, handover } = await start(plan, interruption);
+    const output = outputWriter();
+    const tellFailures = failureTeller(output.endLine);
     const watched = await watchEngine(engine, {
       signal: interruption.patience,
-      show: writeOut,
-      onEvents: async (events) => await writeStory(plan, events, undefined),
+      show: output.write,
+      onEvents: async (events) => {
+        await tellFailures(events);
+        await writeStory(plan, events, undefined);
+      },
     });
+    await output.endLine();
     return await finish(plan, handover, watched, interruption.came());
   } catch (error) {
     return tellFailure(error);
@@ -110,15 +116,4 @@ function stepDirectory(env: NodeJS.ProcessEnv): string {
   const parent = valueOf(env, 'RUNNER_TEMP') ?? '/tmp';
   mkdirSync(parent, { recursive: true });
   return mkdtempSync(join(parent, 'fastfreeze-step-'));
-}
-
-function refusePlatform(): void {
-  if (process.platform === 'linux' && process.arch === 'x64') return;
-  throw new FastFreezeError({
-    code: 'host',
-    op: 'run on',
-    subject: `${process.platform}-${process.arch}`,
-    reason: 'only Linux on x64 can be frozen',
-    hint: 'runs-on: ubuntu-24.04',
-  });
 }

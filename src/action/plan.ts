@@ -50,12 +50,12 @@ export function makePlan(inputs: Inputs, env: NodeJS.ProcessEnv, nowMs: number):
       noticeFrom: inputs.notices ?? cloudsHere(env),
       keepImage: inputs.keepImage,
     },
-    options: engineOptions(inputs, env),
+    options: engineOptions(inputs, env, imageUrl),
   };
 }
 
 /** As on the command line of `fastfreeze run`. */
-function engineOptions(inputs: Inputs, env: NodeJS.ProcessEnv): string[] {
+function engineOptions(inputs: Inputs, env: NodeJS.ProcessEnv, imageUrl: string): string[] {
   const hosted = env['RUNNER_ENVIRONMENT'] === 'github-hosted';
   return [
     ...['--cpu-budget', inputs.cpuBudget],
@@ -63,6 +63,6 @@ function engineOptions(inputs: Inputs, env: NodeJS.ProcessEnv): string[] {
     // The next runner has another system, and none of the job's files.
     ...['--carry-mapped', '--preserve-open-files'],
     ...inputs.preservePaths.flatMap((path) => ['--preserve-path', path]),
-    ...scrubPatterns(env, inputs).flatMap((pattern) => ['--scrub-env', pattern]),
+    ...scrubPatterns(env, inputs, imageUrl).flatMap((pattern) => ['--scrub-env', pattern]),
   ];
 }

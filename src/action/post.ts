@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Entry of what the runner runs at the end of the job. */
-import { runPost } from './post-step.js';
+import { platformProblem } from './platform.js';
 
-process.exitCode = await runPost();
+// Main has said it already, and left nothing.
+if (platformProblem() === undefined) process.exitCode = await (await import('./post-step.js')).runPost();
 setTimeout(() => process.exit(), 1_000).unref();

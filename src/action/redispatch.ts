@@ -16,7 +16,7 @@ export interface Chain {
   readonly run: number;
   /** That the run before has left; 0: none. */
   readonly generation: number;
-  /** Runs in a row, up to the one before, that have left no new generation. */
+  /** Runs in a row, up to the one before, that have brought the command no further. */
   readonly stalls: number;
 }
 
@@ -57,16 +57,26 @@ export function readChain({ inputs }: RunEvent): Chain | undefined {
   });
 }
 
+/** What a run has made of its chain. */
+export interface Made {
+  /** The newest image; 0: there is none. */
+  readonly generation: number;
+  /** In words; undefined where the command has got further. */
+  readonly whyStalled: string | undefined;
+}
+
 /** The next link; throws where there must be none. */
-export function nextLink(chain: Chain, generation: number, maxRuns: number): Chain {
-  const stalls = generation > chain.generation ? 0 : chain.stalls + 1;
-  if (chain.run >= maxRuns) {
-    throw refuse(`this was run ${chain.run} of at most ${maxRuns}`, 'start the workflow by hand, or raise max-runs');
-  }
-  if (stalls >= MOST_STALLS) {
+export function nextLink(chain: Chain, { generation, whyStalled }: Made, maxRuns: number): Chain {
+  const why = generation > chain.generation ? whyStalled : 'there is no new checkpoint';
+  const stalls = why === undefined ? 0 : chain.stalls + 1;
+  // A run that somebody starts has another ID, and would begin another job.
+  const byHand = `start the workflow by hand with ${CHAIN_INPUT}: ${textOf({ ...chain, run: 1, generation, stalls: 0 })}, which continues it`;
+  if (chain.run >= maxRuns)
+    throw refuse(`this was run ${chain.run} of at most ${maxRuns}`, `${byHand}; or raise max-runs`);
+  if (why !== undefined && stalls >= MOST_STALLS) {
     throw refuse(
-      `${stalls} runs in a row have left no new checkpoint`,
-      'see the log: the time may not suffice to restore the image and to save it again',
+      `${stalls} runs in a row have made no progress; in this one ${why}`,
+      `see the log: the command may be stuck, or the time not suffice to restore the image and to save it again. To go on all the same, ${byHand}`,
     );
   }
   return { rootRunId: chain.rootRunId, run: chain.run + 1, generation, stalls };
@@ -85,8 +95,7 @@ export async function dispatch(env: NodeJS.ProcessEnv, token: string, event: Run
   if (!/^refs\/(?:heads|tags)\//.test(ref)) {
     throw refuse(`${ref} is neither a branch nor a tag`, 'pull requests cannot be dispatched: use on-checkpoint: fail');
   }
-  const chain = [next.rootRunId, next.run, next.generation, next.stalls].join('.');
-  const inputs = { ...event.inputs, [CHAIN_INPUT]: chain };
+  const inputs = { ...event.inputs, [CHAIN_INPUT]: textOf(next) };
   const answer = await post(
     `${api}/repos/${repository}/actions/workflows/${encodeURIComponent(file)}/dispatches`,
     token,
@@ -94,6 +103,11 @@ export async function dispatch(env: NodeJS.ProcessEnv, token: string, event: Run
   );
   const page = asRecord(answer)['html_url'];
   return typeof page === 'string' ? page : `${server}/${repository}/actions/workflows/${file}`;
+}
+
+/** As `readChain` takes it. */
+function textOf({ rootRunId, run, generation, stalls }: Chain): string {
+  return [rootRunId, run, generation, stalls].join('.');
 }
 
 async function post(url: string, token: string, body: object): Promise<unknown> {
@@ -123,7 +137,10 @@ async function send(url: string, token: string, body: object): Promise<Response>
     });
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
-    throw refuse(`GitHub's API gave no answer (${reason})`, 'start the workflow by hand: it continues');
+    throw refuse(
+      `GitHub's API gave no answer (${reason})`,
+      'see whether the next run has started all the same; else run this job again: it continues',
+    );
   }
 }
 
@@ -137,7 +154,7 @@ function refused(status: number, text: string): FastFreezeError {
   if (status === 422) {
     return refuse(reason, `the workflow needs on: workflow_dispatch with an input named ${CHAIN_INPUT}, not required`);
   }
-  return refuse(reason, 'start the workflow by hand: it continues');
+  return refuse(reason, 'run this job again: it continues');
 }
 
 /** What GitHub says; empty where something before it has answered, which need not speak JSON. */

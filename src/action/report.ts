@@ -2,16 +2,16 @@
 import { error as annotateError, info, notice, setOutput, summary, warning } from '@actions/core';
 import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
+import { tellCredentials } from './credentials.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
+import { withHint } from './failure.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
 import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
+import { whyNoProgress } from './progress.js';
 import { dispatch, nextLink } from './redispatch.js';
 import { type Story, summaryText } from './summary.js';
-
-const EXIT_USAGE = 2;
-const EXIT_FAILED = 170;
 
 /** What the step goes by, for its log. */
 export function announce(plan: Plan): void {
@@ -25,6 +25,7 @@ export function announce(plan: Plan): void {
     );
   }
   if (isCache(imageUrl)) warnReadOnly(imageUrl);
+  tellCredentials(imageUrl, process.env, plan.endsAtMs);
   const { deadline } = task;
   if (deadline !== undefined) {
     const when = new Date(deadline.atMs).toISOString();
@@ -41,6 +42,26 @@ function warnReadOnly(imageUrl: string): void {
     const { message, hint } = asFastFreezeError(error, 'look at the cache');
     warning(withHint(message, hint), { title: 'fastfreeze: no checkpoint can be saved' });
   }
+}
+
+/** Tells of a checkpoint that has failed while the command runs, when those before have not: of one that fails again and again, once. */
+export function failureTeller(endLine: () => Promise<void>): (events: readonly EngineEvent[]) => Promise<void> {
+  let seen = 0;
+  let isFailing = false;
+  return async (events) => {
+    for (const event of events.slice(seen)) {
+      if (event.type === 'checkpoint') isFailing = false;
+      if (event.type !== 'checkpoint-failed') continue;
+      if (!isFailing) {
+        await endLine();
+        warning(`${event.message}. The command runs on, and what was saved before stays.`, {
+          title: 'fastfreeze: a checkpoint has failed',
+        });
+      }
+      isFailing = true;
+    }
+    seen = events.length;
+  };
 }
 
 /** Outputs, annotation, summary, and where that is wanted the next run. Resolves to the exit code. */
@@ -97,10 +118,16 @@ async function endingOf(
     annotateError(`The command has ended with exit code ${exitCode}.`, { title: 'fastfreeze: the command failed' });
     return { exitCode, why: `The command has ended with exit code ${exitCode}.`, next: '', nextRunUrl: '' };
   }
-  return await frozenEnding(plan, frozenWhy(events, result), outcome, interrupted);
+  return await frozenEnding(plan, events, frozenWhy(events, result), outcome, interrupted);
 }
 
-async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupted: boolean): Promise<Ending> {
+async function frozenEnding(
+  plan: Plan,
+  events: readonly EngineEvent[],
+  why: string,
+  outcome: Outcome,
+  interrupted: boolean,
+): Promise<Ending> {
   const { inputs } = plan;
   const told = { why, nextRunUrl: '' };
   const again = outcome.generation === 0 ? 'Run the job again: it starts.' : 'Run the job again: it continues.';
@@ -114,7 +141,8 @@ async function frozenEnding(plan: Plan, why: string, outcome: Outcome, interrupt
     return { ...told, exitCode: 0, next: again };
   }
   try {
-    const link = nextLink(plan.chain, outcome.generation, inputs.maxRuns);
+    const made = { generation: outcome.generation, whyStalled: whyNoProgress(events) };
+    const link = nextLink(plan.chain, made, inputs.maxRuns);
     const nextRunUrl = await dispatch(process.env, inputs.githubToken, plan.event, link);
     const next = `Run ${link.run} continues it: ${nextRunUrl}`;
     notice(`${why} ${next}`, { title });
@@ -155,19 +183,4 @@ export async function writeStory(
     next: told.next,
   });
   await summary.emptyBuffer().addRaw(text).write({ overwrite: true });
-}
-
-/** What came before there was anything to conclude. */
-export function tellFailure(error: unknown): number {
-  const known = asFastFreezeError(error, 'run the step');
-  annotateError(withHint(known.message, known.hint), { title: 'fastfreeze' });
-  setOutput('status', known.code === 'aborted' ? 'checkpointed' : 'failed');
-  setOutput('completed', 'false');
-  setOutput('ran', 'false');
-  setOutput('restored', 'false');
-  return known.code === 'usage' ? EXIT_USAGE : known.code === 'aborted' ? EXIT_CHECKPOINTED : EXIT_FAILED;
-}
-
-function withHint(message: string, hint: string | undefined): string {
-  return hint === undefined ? `${message}.` : `${message}. Try: ${hint}`;
 }

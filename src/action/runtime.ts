@@ -9,6 +9,7 @@ import { isPrivileged } from '../criu/runtime/privilege.js';
 import { runTool, whyFailed } from '../criu/runtime/tool.js';
 import { CRIU_BUNDLE, releaseUrl } from './criu-bundle.js';
 import type { Inputs } from './inputs.js';
+import { tryContainer } from './job-container.js';
 
 const SUDO_TIMEOUT_MS = 20_000;
 const USERNS_SWITCH = 'kernel.apparmor_restrict_unprivileged_userns';
@@ -22,6 +23,7 @@ export async function prepareRuntime(
 ): Promise<Readonly<Record<string, string>>> {
   await allowUserNamespaces(env, say);
   const privileged = isPrivileged();
+  await tryContainer(env, privileged);
   const told = (runtime: CriuRuntime): void =>
     say(`CRIU ${runtime.version}: ${runtime.root ?? runtime.command.join(' ')}`);
   const firstTry = await attempt(() => findCriu({ env, privileged }));

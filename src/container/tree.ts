@@ -53,6 +53,19 @@ export function readProcess(pid: number): TreeProcess | undefined {
   };
 }
 
+/**
+ * CPU time in milliseconds, in steps of ten, that a process has used on this machine, and those of its children that it has waited for. A restored
+ * one has used what its restore took.
+ */
+export function cpuTimeMs(pid: number): number {
+  const stat = readProc(`/proc/${pid}/stat`) ?? '';
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  return fields.slice(11, 15).reduce((total, ticks) => total + Number(ticks) * MS_PER_TICK, 0);
+}
+
+/** The kernel's unit in /proc, the same on every Linux on x64. */
+const MS_PER_TICK = 10;
+
 /** Resident memory in bytes, shared pages counted in each process. */
 export function residentBytes(pid: number): number {
   const match = /^VmRSS:\s+(\d+) kB/m.exec(readProc(`/proc/${pid}/status`) ?? '');

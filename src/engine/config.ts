@@ -205,6 +205,10 @@ export interface JobStatus {
   /** Files of the image that the application sees in the place of this machine's. */
   readonly replacedFiles: readonly string[];
   readonly residentBytes: number;
+  /** CPU time of its processes and of their children that have ended, on this machine; a restored one's counts its restore. */
+  readonly cpuSeconds: number;
+  /** What it has written to its standard output and error in this `run`. */
+  readonly outputBytes: number;
   readonly lastCheckpoint: (CheckpointResult & { readonly at: string }) | null;
   readonly lastFailure: string | null;
   /** `missing` when it could not be taken; null where none is needed. */

@@ -10,7 +10,7 @@ import { WITHOUT_CAPABILITIES } from '../container/own-ids.js';
 import { createFileHasher } from '../container/read-files.js';
 import { type AppStdio, type StdioOptions, scratchStdio } from '../container/stdio/app-stdio.js';
 import { APP_TMP, mountTemporaryDirectory, removeTemporaryDirectory } from '../container/temporary.js';
-import { readTree, residentBytes } from '../container/tree.js';
+import { cpuTimeMs, readTree, residentBytes } from '../container/tree.js';
 import { type KeyMaterial, newKeyMaterial } from '../image/keys.js';
 import { readClockOffsets } from '../linux/clocks.js';
 import { unmapIdleCode } from '../linux/memory.js';
@@ -643,6 +643,8 @@ class Job {
       processes,
       replacedFiles: this.replacedFiles,
       residentBytes: processes.reduce((sum, one) => sum + one.residentBytes, 0),
+      cpuSeconds: sum(tree.map(({ pid }) => cpuTimeMs(pid))) / 1000,
+      outputBytes: this.stdio?.outputBytes ?? 0,
       lastCheckpoint: this.lastCheckpoint,
       lastFailure: this.lastFailure,
       lease: this.lease.state ?? null,

@@ -11,8 +11,10 @@ import { CacheFake } from '../support/cache-fake.js';
 import { GcsFake } from '../support/gcs-fake.js';
 import { startGitHubApi } from '../support/github-api.js';
 import { generations } from '../support/image.js';
+import { startHttpFront } from '../support/http-front.js';
 import { checkLines } from '../support/lines.js';
 import { startImds } from '../support/metadata.js';
+import { hasMoto, startMoto } from '../support/moto.js';
 import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
 import { FULL } from '../support/random.js';
 import { PYTHON, fixture } from '../support/stage.js';
@@ -99,6 +101,7 @@ describe('the action', () => {
         { level: 'error', title: 'fastfreeze: the command failed', message: 'The command has ended with exit code 1.' },
       ]);
       expect(one.summaries[0]).toMatch(/exit code 1\.[^]*\n# of the command\n$/);
+      expect(one.groups).toEqual(['fastfreeze: set-up']);
 
       const two = first.step({
         run: 'import os, sys\nprint(sys.argv[0][:5])\nopen(os.environ["GITHUB_OUTPUT"], "a").write("cut<<END\\nlost")\nsys.exit(0)',
@@ -192,40 +195,57 @@ describe('the action', () => {
     }
   }, 180_000);
 
-  test('a chain of three runs, each started by the one before at its deadline', async () => {
+  test('a chain of runs, each started by the one before at its deadline; two that only restore end it, and by hand it goes on', async () => {
     const api = await startGitHubApi();
-    api.tokens.set(JOB_TOKEN, 'write');
+    const token = `ghp_${JOB_TOKEN}`;
+    api.tokens.set(token, 'write');
     try {
       await story('root', async (bed) => {
         api.declared = ['fastfreeze', 'epochs'];
         let counted = '';
         let inputs: Record<string, string> = { epochs: '3' };
         let runId = '7000000001';
-        for (const number of [1, 2, 3]) {
-          const run = await job(bed, { runId, inputs, env: { GITHUB_API_URL: api.url } });
+        for (const number of [1, 2, 3, 4]) {
+          const isIdle = number === 2 || number === 3;
+          const run = await job(bed, { runId, inputs, env: { GITHUB_API_URL: api.url, MINE: token } });
           const step = run.step({
             run: loop(bed),
             'image-base': base(bed),
             'on-checkpoint': 'redispatch',
-            'max-runs': '3',
+            'max-runs': '4',
+            'github-token': token,
             'timeout-minutes': '6',
-            // Twelve seconds are left, of which the last four are for the image.
-            'job-started-at': startedAgo(348_000 - (number === 3 ? 100_000 : 0)),
+            // Ten seconds are left, of which the last four are for the image; or the time is up before the command runs.
+            'job-started-at': startedAgo(350_000 + (isIdle ? 8_000 : number === 4 ? -100_000 : 0)),
             'checkpoint-before': '4s',
           });
           await step.logs(/Application is ready/);
-          if (number === 3) {
+          if (number === 4) {
             await step.counts();
             bed.write('stop', '');
             expect(await step.ends()).toBe(0);
-            expect(step.log).toMatch(/Run 3 of at most 3, which continues run 7000000001/);
+            expect(step.log).not.toMatch(/which continues run/);
+            expect(step.outputs.get('restored')).toBe('true');
+          } else if (number === 3) {
+            expect(step.log).toMatch(/Run 3 of at most 4, which continues run 7000000001/);
+            expect(await step.ends()).toBe(85);
+            expect(step.annotations).toMatchObject([
+              { level: 'error', title: 'fastfreeze: interrupted, and not continued' },
+            ]);
+            const [, link = ''] =
+              /2 runs in a row have made no progress; in this one the command ran for [01]\.\d s\. .* start the workflow by hand with fastfreeze: (\S+),/.exec(
+                step.annotations[0]?.message ?? '',
+              ) ?? [];
+            expect(link).toBe('7000000001.1.3.0');
+            inputs = { epochs: '3', fastfreeze: link };
+            runId = '9000000001';
           } else {
             if (number === 2) api.failures.push(502);
             expect(await step.ends()).toBe(0);
             const last = api.dispatched.at(-1);
             expect(last).toMatchObject({
               ref: 'main',
-              inputs: { epochs: '3', fastfreeze: `7000000001.${number + 1}.${number}.0` },
+              inputs: { epochs: '3', fastfreeze: `7000000001.${number + 1}.${number}.${isIdle ? 1 : 0}` },
             });
             expect(Object.fromEntries(step.outputs)).toMatchObject({
               status: 'checkpointed',
@@ -242,6 +262,7 @@ describe('the action', () => {
             runId = last?.runId ?? '';
           }
           await run.finish();
+          expect(step.unmasked).not.toContain(token);
           counted += step.counted;
         }
         checkLines(counted);
@@ -407,6 +428,57 @@ describe('the action', () => {
     }
   }, 120_000);
 
+  test('a cache that is full: said once, the command goes on to its end, and the image of before is still one to continue from', async () => {
+    const cache = await CacheFake.start();
+    try {
+      await story('user', async (bed) => {
+        const counted: string[] = [];
+        for (const attempt of [1, 2, 3]) {
+          const run = await job(bed, { attempt, env: cache.env() });
+          cache.isFull = attempt === 2;
+          const step = run.step({
+            run: loop(bed),
+            'preserve-path': 'none',
+            summary: attempt === 3 ? 'false' : 'true',
+            'checkpoint-every': attempt === 2 ? '1s' : '',
+          });
+          // By the third the command is to end at once.
+          if (attempt !== 3) await step.counts();
+          if (attempt === 1) await run.cancel(step);
+          else if (attempt === 2) {
+            await step.logs(/Error: .*the repository's cache is full.*The application runs on/);
+            await step.counts();
+          }
+          if (attempt !== 1) bed.write('stop', '');
+          expect(await step.ends()).toBe(attempt === 1 ? 85 : 0);
+          await run.finish();
+          counted.push(step.counted);
+          // Nothing new is in the cache; nor is the record that the job has ended, so the third continues from the first.
+          expect(cache.keys().filter((key) => key.includes(':manifest-'))).toHaveLength(attempt === 3 ? 2 : 1);
+          if (attempt === 2) {
+            expect(Object.fromEntries(step.outputs)).toMatchObject({
+              status: 'completed',
+              generation: '1',
+              restored: 'true',
+            });
+            expect(step.annotations).toMatchObject([
+              { level: 'warning', title: 'fastfreeze: a checkpoint has failed' },
+            ]);
+            expect(step.annotations[0]?.message).toMatch(/the repository's cache is full/);
+            expect(step.summaries[0]).toMatch(/^\| failed \| timer: .*the repository's cache is full/m);
+          }
+          if (attempt === 3) expect(step.summaries[0]).toBe('');
+        }
+        const [first = '', second = '', third = ''] = counted;
+        checkLines(first + second);
+        checkLines(first + third);
+      });
+    } finally {
+      cache.check();
+      await cache.stop();
+    }
+  }, 120_000);
+
   test('a store that is full: the checkpoint fails, the command runs on to its end', async () => {
     await story('root', async (bed) => {
       const full = bed.tmpfs('full', 2 * 1_048_576);
@@ -424,6 +496,11 @@ describe('the action', () => {
       expect(step.outputs.get('status')).toBe('completed');
       expect(step.outputs.get('generation')).toBe('');
       expect(step.summaries[0]).toMatch(/^\| failed \| timer: .*no space is left/m);
+      // Once, however often it fails.
+      expect(step.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: a checkpoint has failed' }]);
+      expect(step.annotations[0]?.message).toMatch(
+        /no space is left.*The command runs on, and what was saved before stays/,
+      );
     });
   }, 90_000);
 
@@ -486,6 +563,151 @@ describe('the action', () => {
       await api.close();
     }
   }, 90_000);
+
+  const s3 = 'a step whose images are in S3, against moto';
+  if (!hasMoto) test.skip(s3, () => undefined);
+  else
+    test(`${s3}: frozen at its deadline after its credentials had expired for a while, and continued with such as renew themselves`, async () => {
+      const server = await startMoto();
+      const front = await startHttpFront(server.url);
+      try {
+        await server.makeBucket('jobs');
+        await story('root', async (bed) => {
+          // As configure-aws-credentials leaves them.
+          const keys = {
+            AWS_ACCESS_KEY_ID: 'test',
+            AWS_SECRET_ACCESS_KEY: 'secret-of-an-hour',
+            AWS_SESSION_TOKEN: 'session-of-an-hour',
+            AWS_CREDENTIAL_EXPIRATION: new Date(Date.now() + 4_000).toISOString(),
+          };
+          const env = { AWS_REGION: 'us-east-1', AWS_ENDPOINT_URL: front.url, KEPT: 'kept' };
+          const given = { run: `env; exec ${loop(bed)}`, 'image-url': 's3://jobs/team/a job', 'preserve-path': 'none' };
+          const environment = 'github-hosted';
+          const first = await job(bed, { env: { ...env, ...keys }, environment });
+          const one = first.step({
+            ...given,
+            'cpu-budget': 'high',
+            'checkpoint-every': '1s',
+            'on-checkpoint': 'succeed',
+            'timeout-minutes': '6',
+            // In twelve seconds the image must be safe: a twelfth of the job is kept.
+            'job-started-at': startedAgo(330_000 - 12_000),
+          });
+          await one.counts();
+          front.refuse = () => ({ status: 400, code: 'ExpiredToken' });
+          await one.logs(/Error: .*the credentials have expired.*The application runs on/);
+          await one.counts();
+          front.refuse = () => undefined;
+          expect(await one.ends()).toBe(0);
+          await first.finish();
+          expect(one.annotations).toMatchObject([
+            { level: 'warning', title: 'fastfreeze: the credentials for the images expire before the job ends' },
+            { level: 'warning', title: 'fastfreeze: a checkpoint has failed' },
+            { level: 'notice', title: 'fastfreeze: interrupted, not failed' },
+          ]);
+          expect(one.annotations[1]?.message).toMatch(/the credentials have expired/);
+          expect(Object.fromEntries(one.outputs)).toMatchObject({
+            status: 'checkpointed',
+            completed: 'false',
+            'image-url': given['image-url'],
+            'checkpoint-bytes': expect.stringMatching(/^\d{3,}$/) as unknown,
+            'frozen-ms': expect.stringMatching(/^\d+$/) as unknown,
+          });
+          expect(one.summaries[0]).toMatch(/^```mermaid\ngantt\n[^]*^ {2}command :active, \d+, \d+\n[^]*^```$/m);
+          expect(one.summaries[0]).toMatch(
+            /^\*\*Frozen as checkpoint \d+ \(the time limit of the job is reached at \S+\)\.\*\* Run the job again: it continues\.$/m,
+          );
+          // What the command has for itself, and what it has not.
+          expect(one.log).toMatch(/^KEPT=kept$/m);
+          expect(one.log).toMatch(/^AWS_REGION=us-east-1$/m);
+          expect(one.unmasked).not.toMatch(/^AWS_(?:ACCESS|SECRET|SESSION)/m);
+          expect(one.unmasked).not.toContain('of-an-hour');
+          // Of GitHub's own machines not all have it.
+          const isWide = /\bavx512f\b/.test(readFileSync('/proc/cpuinfo', 'utf8'));
+          expect(/^GLIBC_TUNABLES=.*-AVX512F/m.test(one.log)).toBe(isWide);
+
+          const renewed = bed.path('renewed');
+          bed.write(
+            'renew.sh',
+            `echo "$ACTIONS_ID_TOKEN_REQUEST_TOKEN" >> ${renewed}
+            expires=$(date -u -d '+60 seconds' +%Y-%m-%dT%H:%M:%SZ)
+            echo "{\\"Version\\": 1, \\"AccessKeyId\\": \\"test\\", \\"SecretAccessKey\\": \\"test-secret\\", \\"Expiration\\": \\"$expires\\"}"`,
+          );
+          bed.write('config', `[default]\ncredential_process = sh ${bed.path('renew.sh')}\n`);
+          const second = await job(bed, {
+            attempt: 2,
+            environment,
+            env: { ...env, AWS_CONFIG_FILE: bed.path('config'), ACTIONS_ID_TOKEN_REQUEST_TOKEN: 'request' },
+          });
+          const two = second.step(given);
+          await two.counts();
+          bed.write('stop', '');
+          expect(await two.ends()).toBe(0);
+          await second.finish();
+          expect(two.annotations).toEqual([]);
+          expect(two.outputs.get('restored')).toBe('true');
+          checkLines(one.counted + two.counted);
+          const asked = readFileSync(renewed, 'utf8').trim().split('\n');
+          expect(asked.length).toBeGreaterThan(1);
+          expect(new Set(asked)).toEqual(new Set(['request']));
+        });
+      } finally {
+        await front.stop();
+        await server.stop();
+      }
+    }, 120_000);
+
+  test('a job container without rights is refused in one line with the remedy; one with a seccomp filter is told of it', async () => {
+    await withBed('root', async (bed) => {
+      // Root, as the runner starts it in a container, with what Docker leaves it.
+      const env = { HOME: '/github/home' };
+      const drop = ['setpriv', '--bounding-set=-sys_admin,-sys_ptrace,-sys_time,-net_admin,-sys_resource'];
+      const stripped = await job(bed, { env, within: [...drop, PYTHON, fixture('deny.py'), 'user'] });
+      const given = { run: 'echo ran', 'image-base': base(bed) };
+      const one = stripped.step(given);
+      expect(await one.ends()).toBe(170);
+      await stripped.finish();
+      expect(one.annotations).toEqual([
+        {
+          level: 'error',
+          title: 'fastfreeze',
+          message: expect.stringMatching(
+            /^cannot make a container for the command: this job container may not \(unshare: [^\n]*\)\. Try: [^\n]*options: --privileged/,
+          ) as unknown,
+        },
+      ]);
+      expect(one.log).not.toMatch(/^ran$/m);
+      expect(one.log).not.toMatch(/^ +at /m);
+
+      const filtered = await job(bed, { env, within: [PYTHON, fixture('deny.py'), 'ptrace'] });
+      const two = filtered.step(given);
+      expect(await two.ends()).toBe(0);
+      await filtered.finish();
+      expect(two.log).toMatch(/^ran$/m);
+      expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: no checkpoint can be saved' }]);
+      expect(two.annotations[0]?.message).toMatch(/seccomp filter .* Try: .*options: --privileged/);
+    });
+  }, 60_000);
+
+  test('on another kind of machine, where not even the native library loads, one line says so', async () => {
+    await withBed('user', async (bed) => {
+      const fake = "data:text/javascript,Object.defineProperty(process,'arch',{value:'arm64'})";
+      const run = await job(bed, { env: { NODE_OPTIONS: `--import=${fake}` } });
+      rmSync(bed.path('action', 'dist/lib/action/koffi.node'));
+      const step = run.step({ run: 'echo ran' });
+      expect(await step.ends()).toBe(170);
+      await run.finish();
+      expect(step.log.trim().split('\n')).toHaveLength(1);
+      expect(step.annotations).toEqual([
+        {
+          level: 'error',
+          title: 'fastfreeze',
+          message: 'cannot run on linux-arm64: only Linux on x64 can be frozen. Try: runs-on: ubuntu-24.04',
+        },
+      ]);
+      expect(step.outputs.get('status')).toBe('failed');
+    });
+  }, 60_000);
 
   test('a runner without CRIU fetches the runtime, compares its sum, and keeps it in the tool cache', async () => {
     await story('root', async (bed) => {

@@ -40,6 +40,8 @@ export interface JobContext {
   readonly env?: Readonly<Record<string, string>>;
   /** Instead of the Node.js of the tests. */
   readonly node?: string;
+  /** Words before it that change what it may do, and become it. */
+  readonly within?: readonly string[];
 }
 
 interface Action {
@@ -231,6 +233,8 @@ export class RunnerStep {
   readonly outputs = new Map<string, string>();
   readonly summaries: string[] = [];
   readonly annotations: Annotation[] = [];
+  /** Titles of what the log can be folded to. */
+  readonly groups: string[] = [];
   readonly #masks: string[] = [];
   #stage = 0;
   #child: ChildProcess | undefined;
@@ -280,7 +284,8 @@ export class RunnerStep {
   }
 
   startStage(script: string, env: Record<string, string>): void {
-    const words = this.job.place.command([this.job.context.node ?? nodePath(), script], env);
+    const { within = [], node = nodePath() } = this.job.context;
+    const words = this.job.place.command([...within, node, script], env);
     const [program = '', ...rest] = words;
     const child = spawn(program, rest, {
       stdio: ['ignore', 'pipe', 'pipe'],
@@ -373,6 +378,7 @@ export class RunnerStep {
       switch (name) {
         case 'group':
           if (++groups > 1) throw new Error(`a group in a group, which the runner does not show: ${line}`);
+          this.groups.push(message);
           break;
         case 'endgroup':
           if (--groups < 0) throw new Error('a group is ended that was not begun');

@@ -40,6 +40,8 @@ export interface AppStdio {
   /** The application travels on in an image, and what is pending with it: close without passing it on. */
   abandon(): void;
   setWindowSize(size: Buffer): void;
+  /** What the application has written to its standard output and error since it was started, or restored, here. */
+  readonly outputBytes: number;
 }
 
 /** What the application's side looks like at its start; the exec helper builds it. */
@@ -198,6 +200,9 @@ function assemble(streams: readonly Stream[], start: AppStreams, terminal: Termi
     abandon: () => close(),
     setWindowSize(size) {
       if (terminal !== undefined) writeWindowSize(terminal.masterFd, size);
+    },
+    get outputBytes() {
+      return streams.reduce((total, { output }) => total + (output?.readBytes ?? 0), 0);
     },
   };
 }

@@ -10,6 +10,8 @@ export interface OutputRelay {
   drain(): void;
   /** Every writer has closed its end. */
   readonly ended: boolean;
+  /** All that was read since this relay began. */
+  readonly readBytes: number;
   close(): void;
 }
 
@@ -25,6 +27,7 @@ export function createOutputRelay(options: {
 }): OutputRelay {
   const { fd, sink, poller } = options;
   let ended = false;
+  let readBytes = 0;
   setNonblocking(fd);
 
   const readOnce = (): boolean => {
@@ -36,6 +39,7 @@ export function createOutputRelay(options: {
       finish();
       return false;
     }
+    readBytes += got;
     sink.push(got < READ_BYTES / 2 ? Buffer.from(piece.subarray(0, got)) : piece.subarray(0, got));
     return true;
   };
@@ -67,6 +71,9 @@ export function createOutputRelay(options: {
     },
     get ended() {
       return ended;
+    },
+    get readBytes() {
+      return readBytes;
     },
     close: finish,
   };

@@ -34,14 +34,34 @@ describe('the environment', () => {
 
   test('no token of ours reaches the command, under whatever name', () => {
     const inputs = { githubToken: 'ghs_1', passphrase: 'secret', envScrub: ['AWS_*'] };
-    const { unset } = appEnvironment({ env: ENV, scrub: scrubPatterns(ENV, inputs), fakeRoot: false });
+    const { unset } = appEnvironment({ env: ENV, scrub: scrubPatterns(ENV, inputs, 'cache:j'), fakeRoot: false });
     const kept = Object.keys(ENV).filter((name) => !unset.includes(name));
     expect(kept.sort()).toEqual(['GITHUB_SHA', 'PATH']);
   });
 
+  test('what logs in to the images’ store is not the command’s, unless the user says so; what is of another store is', () => {
+    const env = {
+      ...ENV,
+      AWS_ACCESS_KEY_ID: 'a',
+      AWS_SESSION_TOKEN: 's',
+      AWS_REGION: 'r',
+      GOOGLE_APPLICATION_CREDENTIALS: '/g',
+    };
+    const hidden = (imageUrl: string, ...envScrub: string[]): string[] => {
+      const inputs = { githubToken: '', passphrase: undefined, envScrub };
+      const { unset } = appEnvironment({ env, scrub: scrubPatterns(env, inputs, imageUrl), fakeRoot: false });
+      return unset.filter((name) => /^(?:AWS|GOOGLE)_/.test(name)).sort();
+    };
+    expect(hidden('s3://b/j')).toEqual(['AWS_ACCESS_KEY_ID', 'AWS_SECRET_ACCESS_KEY', 'AWS_SESSION_TOKEN']);
+    expect(hidden('s3://b/j', '!AWS_*')).toEqual([]);
+    expect(hidden('gs://b/j')).toEqual(['GOOGLE_APPLICATION_CREDENTIALS']);
+    expect(hidden('file:/j')).toEqual([]);
+    expect(hidden('cache:j')).toEqual([]);
+  });
+
   test('the user’s patterns have the last word', () => {
     const inputs = { githubToken: 'ghs_1', passphrase: undefined, envScrub: ['!GITHUB_TOKEN'] };
-    const { unset } = appEnvironment({ env: ENV, scrub: scrubPatterns(ENV, inputs), fakeRoot: false });
+    const { unset } = appEnvironment({ env: ENV, scrub: scrubPatterns(ENV, inputs, 'cache:j'), fakeRoot: false });
     expect(unset).not.toContain('GITHUB_TOKEN');
     expect(unset).toContain('MY_OWN_NAME');
   });

@@ -6,7 +6,9 @@ import { NoOperationTraceWriter, convertWorkflowTemplate, parseWorkflow } from '
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
+import { readInputs } from '../../../src/action/inputs.js';
 import { outcomeOf, outputs } from '../../../src/action/outcome.js';
+import { asFastFreezeError } from '../../../src/base/errors.js';
 import { askScript, makeDirectory, runCommand } from '../linux/support.js';
 
 interface Metadata {
@@ -58,6 +60,14 @@ describe('action.yml', () => {
     expect(set.sort()).toEqual(Object.keys(action.outputs).sort());
   });
 
+  test('has no input or output that no story of test/integration names', () => {
+    const stories = readFileSync('test/integration/action.test.ts', 'utf8');
+    const named = (name: string): boolean => new RegExp(`(?:^|[ {'])${name}'?(?::|[,)])`, 'm').test(stories);
+    const missing = [...Object.keys(action.inputs), ...Object.keys(action.outputs)].filter((name) => !named(name));
+    // The runner's stand-in gives it to each step.
+    expect(missing).toEqual(['job-status']);
+  });
+
   test('and docs/action.md have the same tables', async () => {
     const tables = (await askScript(
       `import { inputTable, outputTable } from ${JSON.stringify(join(process.cwd(), 'scripts/action-docs.mjs'))};
@@ -106,6 +116,27 @@ function stepsOf(content: string): Step[] {
   return Object.values(jobs).flatMap(({ steps = [] }) => steps);
 }
 
+/** What the action says of those inputs; an expression is taken for some word. */
+function whyRefused(given: Readonly<Record<string, unknown>>): string | undefined {
+  const all = Object.entries(action.inputs).map(([name, { default: value = '' }]) => {
+    const text = `${(given[name] as string | number | boolean | undefined) ?? value}`.replace(
+      /\$\{\{.*?\}\}/g,
+      name === 'criu-sha256' ? 'a'.repeat(64) : 'x',
+    );
+    return [`INPUT_${name.toUpperCase()}`, text] as const;
+  });
+  const saved = { ...process.env };
+  try {
+    Object.assign(process.env, Object.fromEntries(all), { GITHUB_WORKSPACE: '/workspace' });
+    readInputs();
+    return undefined;
+  } catch (error) {
+    return asFastFreezeError(error, 'read the inputs').message;
+  } finally {
+    process.env = saved;
+  }
+}
+
 describe('the workflows', () => {
   test('there are six examples, and three of ours', () => {
     expect(WORKFLOWS).toHaveLength(9);
@@ -120,6 +151,7 @@ describe('the workflows', () => {
       const given = Object.keys(step.with ?? {});
       expect(Object.keys(action.inputs)).toEqual(expect.arrayContaining(given));
       expect(given).toContain('run');
+      expect(whyRefused(step.with ?? {})).toBeUndefined();
     }
     if (path.startsWith('examples')) expect(ours.length).toBeGreaterThan(0);
     // Rights are given by name; an action of somebody else's in a workflow of ours would have to be pinned.
@@ -129,6 +161,7 @@ describe('the workflows', () => {
   });
 
   test('a mistake in one would be seen', async () => {
+    expect(whyRefused({ run: 'true', 'on-checkpoint': 'redispatched' })).toMatch(/there is no such choice/);
     const content = readFileSync('examples/github/redispatch.yml', 'utf8');
     expect(await problems('x', content.replace('runs-on:', 'run-on:'))).not.toEqual([]);
     expect(await problems('x', content.replace('actions: write', 'action: write'))).not.toEqual([]);

@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { type Chain, dispatch, nextLink, readChain } from '../../../src/action/redispatch.js';
 import { type GitHubApi, startGitHubApi } from '../../support/github-api.js';
 
+const further = (generation: number) => ({ generation, whyStalled: undefined });
 const FIRST: Chain = { rootRunId: '7', run: 1, generation: 0, stalls: 0 };
 const event = (inputs: Record<string, unknown>) => ({ inputs, isPrivate: undefined });
 
@@ -17,17 +18,42 @@ describe('a chain of runs', () => {
   });
 
   test('goes on with each new checkpoint, up to the last run that it may have', () => {
-    expect(nextLink(FIRST, 1, 3)).toEqual({ rootRunId: '7', run: 2, generation: 1, stalls: 0 });
-    expect(() => nextLink({ ...FIRST, run: 3 }, 9, 3)).toThrow(/this was run 3 of at most 3/);
+    expect(nextLink(FIRST, further(1), 3)).toEqual({ rootRunId: '7', run: 2, generation: 1, stalls: 0 });
+    expect(refusal(() => nextLink({ ...FIRST, run: 3 }, further(9), 3))).toMatchObject({
+      message: expect.stringContaining('this was run 3 of at most 3'),
+      // The first run of its own ID, which a run that is started by hand does not have.
+      hint: 'start the workflow by hand with fastfreeze: 7.1.9.0, which continues it; or raise max-runs',
+    });
   });
 
   test('stops when two runs in a row have left no new checkpoint', () => {
-    const stalled = nextLink({ ...FIRST, generation: 4 }, 4, 20);
+    const stalled = nextLink({ ...FIRST, generation: 4 }, further(4), 20);
     expect(stalled).toMatchObject({ stalls: 1 });
-    expect(() => nextLink(stalled, 4, 20)).toThrow(/2 runs in a row have left no new checkpoint/);
-    expect(nextLink(stalled, 5, 20)).toMatchObject({ stalls: 0 });
+    expect(() => nextLink(stalled, further(4), 20)).toThrow(
+      /2 runs in a row .*; in this one there is no new checkpoint/,
+    );
+    expect(nextLink(stalled, further(5), 20)).toMatchObject({ stalls: 0 });
+  });
+
+  test('stops when two have only restored the command and saved it again', () => {
+    const idle = (generation: number) => ({ generation, whyStalled: 'the command ran for 0.1 s' });
+    const once = nextLink({ ...FIRST, generation: 4 }, idle(5), 20);
+    expect(once).toMatchObject({ generation: 5, stalls: 1 });
+    expect(refusal(() => nextLink(once, idle(6), 20))).toMatchObject({
+      message: expect.stringContaining('2 runs in a row have made no progress; in this one the command ran for 0.1 s'),
+      hint: expect.stringContaining('start the workflow by hand with fastfreeze: 7.1.6.0'),
+    });
+    expect(nextLink(once, further(6), 20)).toMatchObject({ stalls: 0 });
   });
 });
+
+function refusal(body: () => unknown): unknown {
+  try {
+    return body();
+  } catch (error) {
+    return error;
+  }
+}
 
 describe('starting the next run', () => {
   let api: GitHubApi;

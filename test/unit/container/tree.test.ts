@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { availableParallelism } from 'node:os';
 import { readAffinity, restoreAffinity } from '../../../src/container/affinity.js';
-import { readProcess, readTree, residentBytes } from '../../../src/container/tree.js';
+import { cpuTimeMs, readProcess, readTree, residentBytes } from '../../../src/container/tree.js';
 import { until } from '../../support/until.js';
 import { within } from '../linux/support.js';
 
@@ -67,10 +67,28 @@ time.sleep(60)`);
     expect(readProcess(pid)).toMatchObject({ name: 'a) Z 1 (b\n c', ppid: process.pid, pgid: pid });
   });
 
+  test('knows the CPU time of a process, and of children that it has waited for', async () => {
+    const used = `
+import os, time
+child = os.fork()
+if child == 0:
+    while time.process_time() < 0.3: pass
+    os._exit(0)
+os.waitpid(child, 0)
+print("ready", flush=True)
+time.sleep(60)`;
+    expect(cpuTimeMs(await program(used))).toBeGreaterThanOrEqual(290);
+    const idle = await program('import time\nprint("ready", flush=True)\ntime.sleep(60)');
+    const before = cpuTimeMs(idle);
+    expect(before).toBeLessThan(290);
+    expect(cpuTimeMs(idle) - before).toBeLessThanOrEqual(10);
+  });
+
   test('that has gone is empty', () => {
     expect(readTree(2 ** 22 - 1)).toEqual([]);
     expect(readProcess(2 ** 22 - 1)).toBeUndefined();
     expect(residentBytes(2 ** 22 - 1)).toBe(0);
+    expect(cpuTimeMs(2 ** 22 - 1)).toBe(0);
   });
 
   test('keeps the CPUs of threads that have their own', async () => {

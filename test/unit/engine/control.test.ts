@@ -46,6 +46,8 @@ const status: JobStatus = {
   processes: [],
   replacedFiles: [],
   residentBytes: 0,
+  cpuSeconds: 0,
+  outputBytes: 0,
   lastCheckpoint: null,
   lastFailure: null,
   lease: null,

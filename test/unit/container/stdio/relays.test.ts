@@ -238,6 +238,7 @@ describe('the relay of output', () => {
     relay.drain();
     expect(readableBytes(inside.readFd)).toBe(0);
     expect(sink.pending().equals(all)).toBe(true);
+    expect(relay.readBytes).toBe(all.length);
     close(inside.writeFd);
     relay.drain();
     expect(relay.ended).toBe(true);

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+import { error as annotateError, setOutput } from '@actions/core';
+import { asFastFreezeError } from '../base/errors.js';
+import { EXIT_CHECKPOINTED } from './outcome.js';
+
+const EXIT_USAGE = 2;
+const EXIT_FAILED = 170;
+
+/** What came before there was anything to conclude. */
+export function tellFailure(error: unknown): number {
+  const known = asFastFreezeError(error, 'run the step');
+  annotateError(withHint(known.message, known.hint), { title: 'fastfreeze' });
+  setOutput('status', known.code === 'aborted' ? 'checkpointed' : 'failed');
+  setOutput('completed', 'false');
+  setOutput('ran', 'false');
+  setOutput('restored', 'false');
+  return known.code === 'usage' ? EXIT_USAGE : known.code === 'aborted' ? EXIT_CHECKPOINTED : EXIT_FAILED;
+}
+
+export function withHint(message: string, hint: string | undefined): string {
+  return hint === undefined ? `${message}.` : `${message}. Try: ${hint}`;
+}
