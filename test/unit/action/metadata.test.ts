@@ -7,6 +7,7 @@ import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
 import { outcomeOf, outputs } from '../../../src/action/outcome.js';
+import { blocksIn } from '../../support/document.js';
 import { askScript, makeDirectory, runCommand } from '../linux/support.js';
 
 interface Metadata {
@@ -126,6 +127,16 @@ describe('the workflows', () => {
     expect(content).toMatch(/^permissions:/m);
     if (path.startsWith('.github'))
       expect(stepsOf(content).filter(({ uses = './' }) => uses !== './' && !/@[0-9a-f]{40}$/.test(uses))).toEqual([]);
+  });
+
+  test.each(['README.md', 'docs/action.md'])('%s shows one as well', async (path) => {
+    const [content = ''] = blocksIn(path, 'yaml');
+    expect(await problems(path, content)).toEqual([]);
+    const inputs = stepsOf(content).flatMap(({ with: given = {}, uses = '' }) =>
+      uses.startsWith('fastfreeze/action@') ? Object.keys(given) : [],
+    );
+    expect(inputs).toContain('run');
+    expect(Object.keys(action.inputs)).toEqual(expect.arrayContaining(inputs));
   });
 
   test('a mistake in one would be seen', async () => {
