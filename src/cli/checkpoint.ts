@@ -61,6 +61,8 @@ Environment:
   FF_PASSPHRASE              instead of --passphrase-file: the passphrase itself
   FF_METRICS_RECORDER        a program that gets the checkpoint's events as JSON, where
                              run was given none (docs/metrics.md)
+  S3_CMD, GS_CMD             of FastFreeze: refused with such a URL, since no command is
+                             run to reach a bucket
 
 Exit status:
     0  the checkpoint is durable

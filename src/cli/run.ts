@@ -165,6 +165,8 @@ Environment:
                              them, separated by commas; help lists them
   FF_METRICS_RECORDER        a program that gets every event as JSON (docs/metrics.md)
   FF_S3_*, FF_STORE_*        settings of s3: (README, "Images in S3")
+  S3_CMD, GS_CMD             of FastFreeze: refused with such a URL, since no command is
+                             run to reach a bucket
   FF_STATE_DIR, FF_LOG_DIR   where running jobs and logs are kept
 
 Exit status:

@@ -5,7 +5,7 @@ import { type Bed, withBed } from '../support/bed.js';
 import { generations } from '../support/image.js';
 import type { Job } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
-import { startGce, startImds } from '../support/metadata.js';
+import { startAzure, startGce, startImds } from '../support/metadata.js';
 import type { Place } from '../support/place.js';
 import { signalPid } from '../support/processes.js';
 import { fixture } from '../support/stage.js';
@@ -134,6 +134,25 @@ describe('batch run', () => {
       await imds.close();
     }
   }, 120_000);
+
+  test('Azure, asked for by name: the eviction of a Spot machine is announced', async () => {
+    const azure = await startAzure();
+    try {
+      await withBed('root', async (bed) => {
+        const env = { FF_AZURE_METADATA_HOST: azure.url, FASTFREEZE_JOB_ID: 'on-azure' };
+        const options = ['--image-base', `file:${bed.path('images')}`, '--notice-from', 'azure'];
+        const job = batch(bed, await bed.place(), options, loop(bed), env);
+        await job.progresses(2);
+        const event = { EventId: 'e', EventType: 'Preempt', Resources: ['vm_1'], EventStatus: 'Scheduled' };
+        azure.events = [{ ...event, NotBefore: new Date(Date.now() + 30_000).toUTCString() }];
+        expect(await job.ends()).toMatchObject({ code: 85 });
+        expect(job.stderr).toMatch(/Notice: Azure will preempt this machine at /);
+        expect(generations(bed.path('images', 'on-azure'))).toEqual([1]);
+      });
+    } finally {
+      await azure.close();
+    }
+  }, 60_000);
 
   test('Google Batch: the time limit is kept, with an exit code of the user’s', async () => {
     const gce = await startGce();

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // What an application is shown of the CPU, and where it may then continue.
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { typed } from '../support/document.js';
 import { generations } from '../support/image.js';
+import { PATH_OF_JOBS } from '../support/place.js';
 import { PYTHON, fixture } from '../support/stage.js';
 
 const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
@@ -119,6 +122,44 @@ test('a fleet is what all its machines have; OpenSSL and the search for librarie
   });
 }, 30_000);
 
+test('docs/cpu.md: a fleet as it is asked for, and x86-64-v3', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    // Every host is this one.
+    chmodSync(bed.write('work/ssh', '#!/bin/sh\nshift\nexec "$@"\n'), 0o755);
+    const asking = await place.exec(['sh', '-euc', typed('docs/cpu.md', 'for host')], {
+      env: { PATH: `${bed.path('work')}:${PATH_OF_JOBS}` },
+    });
+    expect(asking).toMatchObject({ code: 0 });
+    const [flags = ''] = /^flags.*$/m.exec(CPUINFO) ?? [];
+    expect(readFileSync(bed.path('work', 'fleet'), 'utf8')).toBe(`${flags}\n`.repeat(3));
+
+    chmodSync(bed.write('work/simulate', `#!/bin/sh\necho "\${GLIBC_TUNABLES-none}"\n`), 0o755);
+    const [, ...line] = typed('docs/cpu.md', 'fastfreeze run').replace('/images', bed.path('images')).split(' ');
+    expect(line).toContain('x86-64-v3');
+    const reached = (await place.exec([LOADER, '--help'])).stdout;
+    for (const baseline of ['x86-64-v3', 'x86-64-v4', 'host', 'fleet:fleet']) {
+      const words = line.map((word) => word.replace('x86-64-v3', baseline));
+      const job = bed.start(place, words);
+      const { code } = await job.ends();
+      if (baseline.startsWith('x86') && !reached.includes(`${baseline} (supported`)) {
+        expect([code, job.stderr]).toEqual([170, expect.stringMatching(/: the CPU of this machine lacks .*\nTry: /)]);
+        continue;
+      }
+      expect([baseline, code]).toEqual([baseline, 0]);
+      if (baseline === 'host') expect(job.stdout).toBe('none\n');
+      const isOfFleet = (flag: string): boolean =>
+        baseline.startsWith('fleet') && !new RegExp(` ${flag}\\b`).test(flags);
+      const hidden = ['-AVX2,', '-AVX512F,'].map((one) => job.stdout.includes(one));
+      expect([baseline, ...hidden]).toEqual([
+        baseline,
+        isOfFleet('avx2'),
+        baseline === 'x86-64-v3' || isOfFleet('avx512f'),
+      ]);
+    }
+  });
+}, 60_000);
+
 test('what is no baseline, what this machine does not meet, and what cannot be hidden are refused', async () => {
   await withBed('root', async (bed) => {
     const ran = ['touch', bed.path('ran')];
@@ -152,3 +193,52 @@ test('what is no baseline, what this machine does not meet, and what cannot be h
     writeFileSync(bed.path('ran'), '');
   });
 }, 60_000);
+
+/** The first Python that has NumPy. */
+const NUMPY = ['python3', PYTHON].find((python) => spawnSync(python, ['-c', 'import numpy']).status === 0);
+const FEATURES = `
+import ctypes, re
+OLD = ("SSSE3", "SSE41", "POPCNT", "SSE42", "X86_V2")
+try: import numpy._core._multiarray_umath as core
+except ImportError: import numpy.core._multiarray_umath as core
+# Kinds of code that it has, and takes.
+print("numpy:", *(name for name in core.__cpu_dispatch__ if core.__cpu_features__[name] and name not in OLD))
+paths = set(re.findall(r"(/\\S*openblas\\S*)$", open("/proc/self/maps").read(), re.M))
+names = [prefix + "openblas_get_corename" + suffix for prefix in ("", "scipy_") for suffix in ("", "64_")]
+for path in paths:
+    library = ctypes.CDLL(path)
+    for name in names:
+        if hasattr(library, name):
+            ask = getattr(library, name)
+            ask.restype = ctypes.c_char_p
+            print("openblas:", ask().decode())
+`;
+
+if (NUMPY === undefined) test.skip('NumPy, and the OpenBLAS that it brings, keep to a baseline', () => undefined);
+else {
+  test('NumPy, and the OpenBLAS that it brings, keep to a baseline', async () => {
+    await withBed('root', async (bed) => {
+      const python = spawnSync(NUMPY, ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).stdout.trim();
+      const script = bed.write('features.py', FEATURES);
+      const options = [...url(bed), '--cpu-baseline', 'x86-64-v2'];
+      const job = bed.run(await bed.place(), options, [python, '-W', 'ignore', script]);
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      expect(job.stdout).toMatch(/^numpy:\n/);
+      // Debian's NumPy has the BLAS of the system.
+      if (job.stdout.includes('openblas')) expect(job.stdout).toMatch(/^openblas: Nehalem$/m);
+    });
+  }, 60_000);
+}
+
+if (spawnSync('java', ['-version']).status !== 0) test.skip('the JVM keeps to a baseline', () => undefined);
+else {
+  test('the JVM keeps to a baseline', async () => {
+    await withBed('user', async (bed) => {
+      const options = [...url(bed), '--cpu-baseline', 'x86-64-v2'];
+      const job = bed.run(await bed.place(), options, ['java', '-XX:+PrintFlagsFinal', '-version']);
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      const flag = (name: string): string | undefined => new RegExp(` ${name} += (\\S+)`).exec(job.stdout)?.[1];
+      expect([flag('UseAVX'), flag('UseAES'), flag('UseSSE')]).toEqual(['0', 'false', '4']);
+    });
+  }, 60_000);
+}

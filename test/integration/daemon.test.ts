@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 // `fastfreeze daemon`, also known as ff_daemon: jobs started and frozen by requests.
+import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { request } from 'node:http';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { blocks } from '../support/document.js';
 import { ask, type AskOptions, type Reply, type Where } from '../support/http.js';
 import { generations } from '../support/image.js';
 import type { Job, JobOptions } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
-import type { Place } from '../support/place.js';
+import { PATH_OF_JOBS, type Place } from '../support/place.js';
+import { freePort } from '../support/ports.js';
 import { inspect, signalPid } from '../support/processes.js';
 import { ffDaemon, fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
@@ -324,6 +327,40 @@ describe('its end', () => {
     });
   }, 60_000);
 });
+
+if (spawnSync('sh', ['-c', 'command -v curl && command -v openssl']).status === 0) {
+  test('docs/ff-daemon.md: the sessions go as they are shown', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const port = await freePort();
+      const [session = [], token = []] = blocks('docs/ff-daemon.md').filter((lines) =>
+        lines.some((line) => line.startsWith('$ ')),
+      );
+      bed.write('work/count.sh', 'i=0; while :; do echo "step $((i = i + 1))"; sleep 0.1; done\n');
+      const type = async (lines: readonly string[]): Promise<string> => {
+        const script = lines
+          .filter((line) => line.startsWith('$ '))
+          .map((line) => line.slice(2).replaceAll('/run/fastfreeze/0', place.stateDir))
+          .map((line) => line.replaceAll('/srv/images', bed.path()).replaceAll('7878', String(port)))
+          // It says when it can be asked.
+          .map((line) =>
+            line.replace(/^(ff_daemon [^&]*)&?$/, '$1 >>said 2>&1 &\nuntil grep -q Listening said; do sleep 0.1; done'),
+          );
+        const env = { PATH: `${dirname(ffDaemon()[0] ?? '')}:${PATH_OF_JOBS}` };
+        const answer = await place.exec(['sh', '-euc', [': >said', ...script, 'kill $!', 'wait $! || :'].join('\n')], {
+          env,
+        });
+        expect(answer).toMatchObject({ code: 0 });
+        return answer.stdout;
+      };
+      const shown = session.filter((line) => line.startsWith('App '));
+      expect(shown).toHaveLength(3);
+      expect(await type(session)).toBe(`${shown.join('\n')}\n`);
+      expect(readFileSync(bed.path('work', 'said'), 'utf8')).toMatch(/Restoring application from generation 1/);
+      expect(JSON.parse(await type(token))).toMatchObject({ state: 'standby' });
+    });
+  }, 60_000);
+} else test.skip('docs/ff-daemon.md: the sessions go as they are shown', () => undefined);
 
 test('run --notify-fd tells on a descriptor when the application runs and how it has ended', async () => {
   await withBed('root', async (bed) => {

@@ -3,6 +3,7 @@
 import { readFileSync } from 'node:fs';
 import { afterAll, beforeAll, expect, jest, test } from '@jest/globals';
 import type { Running } from '../support/container.js';
+import { blocksIn, typed } from '../support/document.js';
 import { checkLines } from '../support/lines.js';
 import { hasMoto, startMoto } from '../support/moto.js';
 import { MAKE_PACKAGE_MS, makePackage } from '../support/package.js';
@@ -88,7 +89,8 @@ function withPodman(podman: Podman): void {
     }
 
     async freeze(how: readonly string[]): Promise<{ code: number; stderr: string }> {
-      return await podman.command(...how.map((word) => word.replace('NAME', this.name)));
+      const line = how.map((word) => word.replaceAll('NAME', this.name));
+      return await (line[0] === 'sh' ? podman.exec(line) : podman.command(...line));
     }
 
     /** Freezes it so, and starts the next container, in which it works on. */
@@ -125,12 +127,58 @@ function withPodman(podman: Podman): void {
     expect([await bucket.code, bucket.stderr()]).toEqual([2, expect.stringContaining('expected s3://BUCKET')]);
   });
 
+  test('the README’s commands as they are typed: the sample is frozen by Ctrl-C, then from outside', async () => {
+    // Docker makes it by itself.
+    await podman.succeeds(['mkdir', '/tmp/dump']);
+    const counted = (text: string): number[] => [...text.matchAll(/ \d{4}\s+(\d+)\r?$/gm)].map(([, n]) => Number(n));
+    const first = await podman.typeOnTerminal(typed('docker/README.md', 'docker run --rm -it'));
+    await until('two lines', () => counted(first.stdout()).length > 1, PATIENCE_MS, first.stdout);
+    await first.type('\x03');
+    expect([await first.code, first.stdout()]).toEqual([137, expect.stringContaining('SIGINT: freezing')]);
+
+    // The other word for `start`.
+    const line = typed('README.md', 'docker run').replace('freezer start', 'freezer run');
+    const second = podman.start(line);
+    await until('a line', () => counted(second.stdout()).length > 0, PATIENCE_MS, second.stderr);
+    const name = (await podman.type('docker ps --quiet')).trim();
+    expect(await podman.type(`docker exec ${name} freezer status`)).toMatch(/^freezer: running[^]*sample/m);
+    expect(await podman.type(`docker exec ${name} freezer doctor`)).toMatch(/canary/);
+    await podman.type(typed('docker/README.md', 'docker exec').replace('CONTAINER', name));
+    expect([await second.code, second.stderr()]).toEqual([137, expect.stringContaining('Checkpoint 2 complete')]);
+    const numbers = [...counted(first.stdout()), ...counted(second.stdout())];
+    expect(numbers).toEqual(numbers.map((_, index) => index));
+  });
+
+  test('an image on top of it, as the README has one; and the one for AWS Batch', async () => {
+    const solve = '#!/bin/sh\necho "solved $*"\n';
+    const [dockerfile = ''] = blocksIn('docker/README.md', 'dockerfile');
+    podman.folder('own', undefined, { Dockerfile: dockerfile, solve });
+    await podman.type('docker build -t own own');
+    expect(await podman.type('docker run --rm --privileged own')).toMatch(/^solved --all$/m);
+
+    const folder = podman.folder('aws', makePackage(), {
+      Dockerfile: readFileSync('batch-adapters/aws-batch/Dockerfile', 'utf8'),
+      solve,
+    });
+    const build = typed('batch-adapters/aws-batch/README.md', 'docker build');
+    await podman.type(`cd ${folder}\n${build}`, `--from ${Podman.BASE}`);
+    const image = build.split(' ')[3] ?? '';
+    const env = '-e FASTFREEZE_IMAGE_BASE=file:/tmp -e FASTFREEZE_JOB_ID=job';
+    expect(await podman.type(`docker run --rm --privileged ${env} ${image}`)).toMatch(/^solved in.dat$/m);
+  });
+
   test('a job is frozen by stop, Ctrl-C and `freezer freeze`, and continues from the volume', async () => {
     const job = new Job(words(PRIVILEGED));
     let run = await job.start();
     run = await job.moves(run, ['stop', '--time', '60', 'NAME']);
     run = await job.moves(run, ['kill', '--signal', 'INT', 'NAME']);
-    run = await job.moves(run, ['exec', 'NAME', 'freezer', 'freeze']);
+    // As Kubernetes does it: the hook, then SIGTERM. Where the hook has frozen it there is nobody left to get it.
+    run = await job.moves(run, ['sh', '-c', 'docker exec NAME freezer freeze && ! docker stop --time 60 NAME']);
+    run = await job.moves(run, [
+      'sh',
+      '-c',
+      '! docker exec NAME freezer freeze -i file:/proc/1 && docker stop -t 60 NAME',
+    ]);
     await job.ends(run);
   });
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Jobs whose images are encrypted: they continue with the passphrase, and do not start without it.
-import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
@@ -8,7 +8,7 @@ import { generations, imageHashes } from '../support/image.js';
 import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
 import { descendantsOf } from '../support/processes.js';
-import { fixture } from '../support/stage.js';
+import { PYTHON, fixture } from '../support/stage.js';
 
 const PASSPHRASE = 'four words nobody guesses';
 
@@ -25,7 +25,10 @@ for (const identity of ['root', 'user'] as const) {
         let output = '';
         // The application looks for it in its environment, and says how often it found it.
         const looks = ['sh', '-c', 'env | grep -c -e PASSPHRASE -e "words nobody"; exec "$@"', 'sh', ...loop(bed)];
-        const env = { FF_PASSPHRASE: PASSPHRASE };
+        const told = bed.write('told', '');
+        const recorder = bed.write('recorder', `#!/bin/sh\n{ printf '%s\\n' "$1"; env; } >>${told}\n`);
+        chmodSync(recorder, 0o755);
+        const env = { FF_PASSPHRASE: PASSPHRASE, FF_METRICS_RECORDER: recorder };
         const first = bed.run(await bed.place(), ['--image-url', url(bed), '--cpu-budget', 'low', '-vv'], looks, {
           env,
         });
@@ -39,6 +42,7 @@ for (const identity of ['root', 'user'] as const) {
           await bed.place(),
           ['--image-url', url(bed), '--cpu-budget', 'low', '--passphrase-file', file, '-vv'],
           looks,
+          { env: { FF_METRICS_RECORDER: recorder } },
         );
         await second.ready('restored');
         await second.progresses(2);
@@ -61,6 +65,8 @@ for (const identity of ['root', 'user'] as const) {
         expect(await third.ends()).toMatchObject({ code: 0 });
         checkLines(output + third.stdout);
         for (const job of [first, second, third]) expect(job.stderr).not.toContain(PASSPHRASE);
+        expect(readFileSync(told, 'utf8')).toMatch(/"action":"checkpoint"[^]*"action":"restore"/);
+        expect(readFileSync(told, 'utf8')).not.toContain(PASSPHRASE);
 
         // Finished: the next starts anew, and says that it would do so without encryption.
         const fourth = bed.run(await bed.place(), ['--image-url', url(bed)], ['true']);
@@ -182,6 +188,48 @@ test('checkpoint can bring a passphrase, for a job that had none; the commands t
     checkLines(job.stdout + again.stdout);
   });
 }, 120_000);
+
+test('a checkpoint may change the passphrase, which is then the one that counts; an image that was changed starts nothing', async () => {
+  await withBed('user', async (bed) => {
+    const [before, after] = [passphraseFile(bed), passphraseFile(bed, 'after', 'another one\n')];
+    const options = ['--image-url', url(bed), '--num-shards', '2'];
+    // Enough for both.
+    const command = [PYTHON, fixture('memory.py'), bed.path('stop'), '8'];
+    const first = bed.run(await bed.place(), [...options, '--passphrase-file', before], command);
+    await first.progresses(2);
+    await first.freeze(['--passphrase-file', after]);
+    const refusedWith = async (file: string): Promise<string> => {
+      const job = bed.run(await bed.place(), [...options, '--passphrase-file', file], command);
+      expect([await job.ends(), job.stdout]).toMatchObject([{ code: 171 }, '']);
+      return job.stderr;
+    };
+    expect(await refusedWith(before)).toMatch(/the passphrase is not the one that it was encrypted with/);
+
+    const objects = readdirSync(bed.path('image')).filter((name) => name.endsWith('.ffs'));
+    const [large = '', small = ''] = objects
+      .map((name) => bed.path('image', name))
+      .sort((a, b) => statSync(b).size - statSync(a).size);
+    expect(small).not.toBe('');
+    const [whole, other] = [readFileSync(large), readFileSync(small)];
+    const damaged = Buffer.from(whole);
+    const middle = damaged.length >> 1;
+    damaged[middle] = (damaged[middle] ?? 0) ^ 1;
+    writeFileSync(large, damaged);
+    expect(await refusedWith(after)).toMatch(/Error: /);
+    // What belongs to it, in another place.
+    writeFileSync(large, other);
+    writeFileSync(small, whole);
+    expect(await refusedWith(after)).toMatch(/Error: /);
+    writeFileSync(large, whole);
+    writeFileSync(small, other);
+
+    const again = bed.run(await bed.place(), [...options, '--passphrase-file', after], command);
+    await again.ready('restored');
+    writeFileSync(bed.path('stop'), '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+    checkLines(first.stdout + again.stdout);
+  });
+}, 60_000);
 
 /** Of a process that may have gone: then nothing. */
 function readIfThere(path: string): string {

@@ -140,7 +140,7 @@ describe.each<Identity>(['root', 'user'])('install as %s', (identity) => {
       await withBed(identity, async (bed) => {
         const target = bed.path('work/from');
         const words = ['--dir', target, '--from', bundle, '--sha256', sum, '--json'];
-        const first = resultOf(await install(bed, ...words));
+        const first = resultOf(await install(bed, ...words, '-v'));
         rmSync(join(first.runtime.libraryDir, 'libzstd.so.1'));
         const second = resultOf(await install(bed, ...words));
         expect(second.action).toBe('installed');

@@ -4,6 +4,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { GcsFake } from '../support/gcs-fake.js';
 import { checkNames, generations } from '../support/image.js';
 import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
@@ -258,7 +259,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    it('--on-app-ready runs once the application runs, from scratch and restored', async () => {
+    it('--on-app-ready runs once the application runs, from scratch and restored; its failure is a warning', async () => {
       await withBed(identity, async (bed) => {
         const mark = bed.path('work', 'hook');
         const options = [...url(bed), '--on-app-ready', `echo ready >>${mark}; echo from-hook`];
@@ -266,8 +267,10 @@ for (const identity of ['root', 'user'] as const) {
         await until('the hook', () => existsSync(mark) && readFileSync(mark, 'utf8') === 'ready\n');
         await first.progresses(2);
         await first.freeze();
-        const second = bed.run(await bed.place(), options, loop(bed));
+        const failing = [...url(bed), '--on-app-ready', `echo ready >>${mark}; exit 3`];
+        const second = bed.run(await bed.place(), failing, loop(bed));
         await until('the hook again', () => readFileSync(mark, 'utf8') === 'ready\nready\n');
+        await second.says(/Warning: --on-app-ready ended with exit code 3/);
         writeFileSync(bed.path('stop'), '');
         expect(await second.ends()).toMatchObject({ code: 0 });
         // stdout is the application's only.
@@ -341,17 +344,42 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    it('wait returns when the application is ready, and ends with an error when it takes too long', async () => {
+    it('wait returns when the application is ready, waits for a checkpoint under way, and ends with 170 when that takes too long', async () => {
       await withBed(identity, async (bed) => {
-        const place = await bed.place();
-        const job = bed.run(place, [...url(bed), '--container', 'one'], loop(bed));
-        await job.ready();
-        expect(await place.fastfreeze(['wait', '-t', '20', 'one'])).toMatchObject({ code: 0 });
-        const status = await place.fastfreeze(['status', 'one']);
-        expect(status.stdout).toMatch(/one/);
-        expect(status.stdout).toMatch(/shell-loop\.sh/);
-        writeFileSync(bed.path('stop'), '');
-        await job.ends();
+        const fake = await GcsFake.start();
+        try {
+          fake.makeBucket('jobs');
+          const place = await bed.place();
+          // Some seconds of checkpoint.
+          const env = { ...fake.env, FF_STORE_RATE_LIMIT: '1M' };
+          const options = ['--image-url', 'gs://jobs/slow', '--container', 'one'];
+          const job = bed.run(place, options, [PYTHON, fixture('memory.py'), bed.path('stop'), '2'], { env });
+          await job.ready();
+          expect(await place.fastfreeze(['wait', '-t', '20', '-n', 'one'])).toMatchObject({ code: 0 });
+          const status = await place.fastfreeze(['status', '-n', 'one']);
+          expect(status.stdout).toMatch(/^one: running[^]*memory\.py/);
+          await job.progresses(1);
+
+          let isDone = false;
+          const checkpoint = job.commits(['--leave-running']).then(() => (isDone = true));
+          await job.says(/Checkpointing application/);
+          const late = await place.fastfreeze(['wait', '-t', '0.25', 'one']);
+          expect([late.code, isDone, late.stderr]).toEqual([
+            170,
+            false,
+            expect.stringMatching(/^Error: .+\nTry: .+\n$/),
+          ]);
+          const waited = await place.fastfreeze(['wait', 'one']);
+          expect(waited).toMatchObject({ code: 0, stderr: '' });
+          expect(JSON.parse((await place.fastfreeze(['status', '--json', 'one'])).stdout)).toMatchObject({
+            jobs: [{ state: 'running', lastCheckpoint: { generation: 1 } }],
+          });
+          await checkpoint;
+          writeFileSync(bed.path('stop'), '');
+          expect(await job.ends()).toMatchObject({ code: 0 });
+        } finally {
+          await fake.stop();
+        }
       });
     }, 60_000);
 

@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a job tells of itself to programs: a metrics recorder, a file for Prometheus, a log in JSON.
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { text } from 'node:stream/consumers';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
+import { blocksIn } from '../support/document.js';
 import { inTurn } from '../support/in-turn.js';
 import { fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
@@ -103,6 +109,30 @@ for (const identity of ['root', 'user'] as const) {
   });
 }
 
+if (spawnSync('sh', ['-c', 'command -v curl']).status === 0) {
+  test('docs/metrics.md: the recorder that is shown sends every event', async () => {
+    await withBed('user', async (bed) => {
+      const got: Event[] = [];
+      const server = createServer((incoming, answer) => {
+        void text(incoming).then((body) => {
+          got.push(JSON.parse(body) as Event);
+          answer.end();
+        });
+      }).listen(0, '127.0.0.1');
+      await once(server, 'listening');
+      const { port } = server.address() as AddressInfo;
+      const [script = ''] = blocksIn('docs/metrics.md', 'sh');
+      const program = bed.write('send', script.replace('https://metrics.example', `http://127.0.0.1:${port}`));
+      chmodSync(program, 0o755);
+      const job = bed.run(await bed.place(), url(bed), ['true'], { env: { FF_METRICS_RECORDER: program } });
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      expect(job.stderr).not.toMatch(/Warning/);
+      server.close();
+      expect(actions(got)).toEqual(['fetch_manifest', 'run_from_scratch', 'run']);
+    });
+  }, 60_000);
+} else test.skip('docs/metrics.md: the recorder that is shown sends every event', () => undefined);
+
 test('where run has no recorder, that of checkpoint tells of it, its failure too', async () => {
   await withBed('root', async (bed) => {
     const { program, events } = recorder(bed, 'record');
@@ -110,7 +140,8 @@ test('where run has no recorder, that of checkpoint tells of it, its failure too
     const place = await bed.place();
     const job = bed.run(place, url(bed), loop(bed));
     await job.progresses(2);
-    const failed = await place.fastfreeze(['checkpoint', '--image-url', 'file:/proc/none', '--leave-running'], { env });
+    const words = ['checkpoint', '-i', 'file:/proc/none', '--leave-running'];
+    const failed = await place.fastfreeze(words, { env });
     expect(failed.code).toBe(170);
     await job.progresses(2);
     await job.freeze([], { env });

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options and variables that no other test is about, each with what it changes.
 import { createHash } from 'node:crypto';
-import { copyFileSync, existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { USER_ID, withBed, type Bed } from '../support/bed.js';
 import { generations } from '../support/image.js';
 import { checkLines } from '../support/lines.js';
 import { descendantsOf, inspect } from '../support/processes.js';
-import { PYTHON, fixture } from '../support/stage.js';
+import { PYTHON, fixture, nodePath } from '../support/stage.js';
 
 const loop = (bed: Bed): string[] => ['sh', fixture('shell-loop.sh'), bed.path('stop')];
 const url = (bed: Bed): string[] => ['--image-url', `file:${bed.path('image')}`];
@@ -25,7 +25,10 @@ describe('an image of two generations', () => {
         /image is (running|checkpointing)\n.*image is running\n$/,
       );
       await job.progresses(2);
-      const frozen = JSON.parse((await job.freeze(['--json'])).stdout) as { shards: unknown[]; rawBytes: number };
+      const frozen = JSON.parse((await job.freeze(['--json', '-n', 'image', '-v'])).stdout) as {
+        shards: unknown[];
+        rawBytes: number;
+      };
       expect(frozen).toMatchObject({ generation: 2, leftRunning: false, encrypted: false });
       expect(frozen.shards.length).toBeGreaterThan(0);
       expect(frozen.rawBytes).toBeGreaterThan(4096);
@@ -56,6 +59,13 @@ describe('an image of two generations', () => {
       const names = readdirSync(out);
       expect(names).toContain('inventory.img');
       for (const name of names) expect(extracted.stderr).toContain(`${name}: `);
+      // By itself it takes the URL's last name, here.
+      const byItself = await place.fastfreeze(['extract', image, '--generation', '1', '-v']);
+      expect(byItself).toMatchObject({
+        code: 0,
+        stderr: expect.stringContaining(`in ${bed.path('work', 'image')}\n`) as unknown,
+      });
+      expect(readdirSync(bed.path('work', 'image'))).toEqual(names);
       for (const command of ['inspect', 'verify', 'extract']) {
         const none = await place.fastfreeze([command, image, '--generation', '9']);
         expect(none.code).not.toBe(0);
@@ -90,10 +100,15 @@ describe('an image of two generations', () => {
 describe('variables', () => {
   test('CRIU_OPTS reaches CRIU, at the dump and at the restore', async () => {
     await withBed('root', async (bed) => {
-      const first = bed.run(await bed.place(), url(bed), loop(bed), { env: { CRIU_OPTS: '--no-such-option' } });
+      // It takes along what a deleted file has, up to that.
+      const ghost = ['sh', '-c', 'echo much >gone; exec 3<gone; rm gone; exec "$@"', 'sh', ...loop(bed)];
+      const own = { CRIU_OPTS: '--ghost-limit 1', FF_LOG_DIR: bed.path('work', 'own') };
+      const first = bed.run(await bed.place(), url(bed), ghost, { env: own });
       await first.progresses(2);
       const refused = await first.checkpoint();
       expect(refused.code).toBe(170);
+      // Where FF_LOG_DIR says.
+      expect([bed.list('logs'), bed.list('work', 'own')]).toEqual([[], [expect.stringMatching(/^criu-dump-.*\.log$/)]]);
       await first.progresses(2);
       const second = bed.run(
         await bed.place(),
@@ -169,6 +184,19 @@ describe('variables', () => {
       checkLines(output);
     });
   }, 60_000);
+
+  test('FF_NODE is the Node.js that runs it, and its supervisor', async () => {
+    await withBed('user', async (bed) => {
+      const node = bed.write(
+        'node',
+        `#!/bin/sh\nprintf '%s\\n' "$*" >>${bed.path('work', 'ran')}\nexec ${nodePath()} "$@"\n`,
+      );
+      chmodSync(node, 0o755);
+      const job = bed.run(await bed.place(), url(bed), ['true'], { env: { FF_NODE: node } });
+      expect(await job.ends()).toMatchObject({ code: 0 });
+      expect(readFileSync(bed.path('work', 'ran'), 'utf8')).toMatch(/^--no-warnings \S+\/bin\/main\.js run /);
+    });
+  }, 30_000);
 
   test('FF_DEBUG shows where an error comes from; without it there is no stack trace', async () => {
     await withBed('root', async (bed) => {

@@ -8,8 +8,10 @@ import { BUILDING_PREFIX, CURRENT_LINK, RUNTIME_PREFIX } from '../../src/criu/ru
 import type { Identity } from '../support/bed.js';
 import { Container } from '../support/container.js';
 import { canMakeRoots, MAKE_ROOT_MS, olderRecipe, type RootRecipe } from '../support/debian-root.js';
+import { typed } from '../support/document.js';
 import { checkLines } from '../support/lines.js';
 import { MAKE_PACKAGE_MS, makePackage, type MadePackage } from '../support/package.js';
+import { PATH_OF_JOBS } from '../support/place.js';
 import { FULL } from '../support/random.js';
 import { fixture, nodePath, packageDir } from '../support/stage.js';
 import { SWIFT_ROOT } from '../support/swift.js';
@@ -66,6 +68,24 @@ function theArchive(): void {
     const names = readdirSync(made.extracted);
     expect(names.filter((name) => name === CURRENT_LINK || name.startsWith(RUNTIME_PREFIX))).toEqual([]);
     expect(names.filter((name) => name.startsWith(BUILDING_PREFIX))).toEqual([]);
+  });
+
+  test('what the documents tell to do with it puts a `fastfreeze` that works on the PATH', () => {
+    const lines = typed('README.md', 'tar xJf', 'ln -s /opt/');
+    expect(typed('docs/install.md', 'tar xJf', 'ln -s /opt/')).toBe(lines);
+    // In folders that only this shell sees.
+    const script = `
+for folder in /opt /usr/local/bin /mnt; do mount -t tmpfs tmpfs $folder; done
+mkdir /mnt/build
+cd /mnt
+ln -s "$1" build/
+${lines}
+hash -r
+${typed('docs/install.md', 'fastfreeze doctor')}`;
+    const words = ['--mount', 'sh', '-euc', script, 'sh', made.archive];
+    const said = spawnSync('unshare', words, { encoding: 'utf8', env: { PATH: PATH_OF_JOBS }, timeout: 60_000 });
+    expect(said).toMatchObject({ status: 0, stderr: '' });
+    expect(said.stdout).toMatch(/from this package: \/opt\/fastfreeze\/[^]*^ok +canary /m);
   });
 
   test('has the licence of everything in it', () => {

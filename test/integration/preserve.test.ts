@@ -2,6 +2,7 @@
 // Files that travel in the image: what the application finds after a restore is what it had at the checkpoint.
 import {
   chmodSync,
+  chownSync,
   closeSync,
   existsSync,
   mkdirSync,
@@ -13,9 +14,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import { withBed, type Bed, type Identity } from '../support/bed.js';
+import { readXattrs, writeXattr } from '../../src/linux/xattr.js';
+import { USER_ID, withBed, type Bed, type Identity } from '../support/bed.js';
 import type { Job } from '../support/job.js';
-import { signalPid } from '../support/processes.js';
+import { descendantsOf, inspect, signalPid } from '../support/processes.js';
 import { PYTHON } from '../support/stage.js';
 import { until } from '../support/until.js';
 
@@ -104,6 +106,10 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
           // Both identities find a file there that they may not read, or that nobody minds.
           writeFileSync(`${data}/roots-own`, 'x');
           chmodSync(`${data}/roots-own`, 0o600);
+          // And one that is of somebody else.
+          writeFileSync(`${data}/anothers`, 'y');
+          chmodSync(`${data}/anothers`, 0o644);
+          chownSync(`${data}/anothers`, 12_345, 23_456);
           const answer = await job.commits(['--leave-running', '--json']);
           const { files } = JSON.parse(answer.stdout) as { files: { entries: number; dataBytes: number } };
           expect(files.entries).toBeGreaterThan(7);
@@ -140,6 +146,10 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
           }
           const last = bed.run(await bed.place({ clockOffsetS: 900 }), ['--image-url', image], []);
           await last.ready('restored');
+          const { uid, gid } = statSync(`${data}/anothers`);
+          expect([uid, gid]).toEqual(identity === 'root' ? [12_345, 23_456] : [USER_ID, USER_ID]);
+          if (identity === 'user')
+            expect(last.stderr).toMatch(/of the preserved files could not be brought back here: .*owners/);
           const inspected = await last.place.fastfreeze(['inspect', image]);
           expect(inspected.stdout).toMatch(new RegExp(`preserved.*${data}`));
           await endsWell(last, stop);
@@ -159,6 +169,8 @@ test('as root: a checkpoint may name more of them, and those of before are not f
     const command = ['/bin/sh', '-c', script, 'sh', stop, second];
     writeFileSync(`${second}/tool`, 'what it was\n');
     chmodSync(`${second}/tool`, 0o4755);
+    writeFileSync(`${second}/capable`, '');
+    writeXattr(Buffer.from(`${second}/capable`), CAPABILITIES, CAP_NET_RAW);
     mkdirSync(`${first}/empty`);
     const job = bed.run(await bed.place(), ['--image-url', image, '--preserve-path', first], command);
     await job.ready('scratch');
@@ -183,6 +195,10 @@ test('as root: a checkpoint may name more of them, and those of before are not f
       await again.ready('restored');
       expect(existsSync(`${first}/empty`)).toBe(true);
       expect(statSync(`${second}/tool`).mode & 0o7777).toBe(setuid ? 0o4755 : 0o755);
+      const capable = readXattrs(Buffer.from(`${second}/capable`)).get(CAPABILITIES);
+      expect(capable).toEqual(setuid ? CAP_NET_RAW : undefined);
+      if (!setuid)
+        expect(again.stderr).toMatch(/could not be brought back here: capabilities of files \(--preserve-setuid\)/);
       await again.progresses(2);
       if (!setuid) await again.freeze();
       else {
@@ -194,6 +210,55 @@ test('as root: a checkpoint may name more of them, and those of before are not f
     }
   });
 }, 180_000);
+
+const CAPABILITIES = 'security.capability';
+/** As the kernel has it: its version with the effective bit, then permitted and inheritable sets of 32, twice. */
+const CAP_NET_RAW = Buffer.from('0100000200200000000000000000000000000000', 'hex');
+
+test('as root: a restore that is killed while it changes files leaves each old or new, and the next brings all back', async () => {
+  await withBed('root', async (bed) => {
+    const [data, stop] = [bed.directory('work', 'data'), bed.path('stop')];
+    const options = ['--image-url', `file:${bed.path('image')}`, '--preserve-path', data];
+    const command = ['sh', '-c', 'until [ -e "$0" ]; do echo tick; sleep 0.05; done', stop];
+    const names = Array.from({ length: 4000 }, (_, i) => `${data}/${String(i).padStart(5, '0')}`);
+    const write = (text: string): void => names.forEach((name) => writeFileSync(name, text.repeat(50)));
+    const states = (): Record<string, number> => {
+      const counts: Record<string, number> = { old: 0, new: 0, none: 0 };
+      for (const name of names) {
+        const text = existsSync(name) ? readFileSync(name, 'utf8') : 'none';
+        const state = ['old', 'new'].find((one) => text === one.repeat(50)) ?? text;
+        counts[state] = (counts[state] ?? 0) + 1;
+      }
+      return counts;
+    };
+    write('old');
+    const job = bed.run(await bed.place(), options, command);
+    await job.progresses(2);
+    await job.freeze();
+    write('new');
+
+    const killed = bed.run(await bed.place(), options, command);
+    const [first = ''] = names;
+    await until('the first file', () => existsSync(first) && readFileSync(first, 'utf8').startsWith('old'));
+    const supervisor = descendantsOf(killed.pid).find((pid) => inspect(pid)?.command.includes('supervisor-main'));
+    bed.leavesState = true;
+    signalPid(supervisor ?? 0, 'SIGKILL');
+    await killed.ends();
+    const found = states();
+    expect([found['old'], found['new']]).toEqual([expect.any(Number), expect.any(Number)]);
+    expect(Object.keys(found)).toEqual(['old', 'new', 'none']);
+    expect(found['none']).toBeLessThan(2);
+    // Else it was too late for what this is about.
+    expect(found['new']).toBeGreaterThan(0);
+
+    const again = bed.run(await bed.place(), options, command);
+    await again.ready('restored');
+    expect(states()).toEqual({ old: names.length, new: 0, none: 0 });
+    writeFileSync(stop, '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+    expect(bed.list('work', 'data').filter((name) => !/^\d{5}$/.test(name))).toEqual([]);
+  });
+}, 90_000);
 
 test('as user: a damaged image costs no file, and the output of run in a preserved directory is its caller’s', async () => {
   await withBed('user', async (bed) => {

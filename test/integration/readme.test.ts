@@ -1,31 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the documents tell a user to type: it is run as it stands there, but for places, and says what it is shown to say.
-import { mkdirSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { chmodSync, mkdirSync, readFileSync } from 'node:fs';
+import { dirname } from 'node:path';
 import { expect, test } from '@jest/globals';
 import { withBed } from '../support/bed.js';
-import { blocks } from '../support/document.js';
+import { DOCUMENTS, blocks, commandLines, typed } from '../support/document.js';
+import { PATH_OF_JOBS } from '../support/place.js';
+import { fastfreeze, packageDir } from '../support/stage.js';
 
-/** Command lines of ours in a document: `fastfreeze COMMAND ...`, with or without a prompt; continued lines are joined. */
+/** The names that ours go by, and which of our commands each is. */
+const PROGRAMS = new Map([
+  ['fastfreeze', []],
+  ['ff_daemon', ['daemon']],
+]);
+
+/** Command lines of ours in a document, from the command's name on: `run ...` of `bin/fastfreeze run ...`. `&` and `>FILE` are the shell's. */
 function commands(document: string): string[][] {
-  return blocks(document)
-    .flatMap((lines) => lines.join('\n').replaceAll('\\\n', ' ').split('\n'))
-    .map((line) => /^(?:\$ )?(?:\w+=\S+ )*(?:\S*\/)?fastfreeze ([a-z].*)$/.exec(line)?.[1])
-    .filter((line) => line !== undefined)
-    .map((line) => line.replace(/\s+#.*$/, '').split(/\s+/));
+  return commandLines(document).flatMap((line) => {
+    const [, program = '', rest = ''] = /^(?:exec |\w+=\S+ )*(?:\S*\/)?(fastfreeze|ff_daemon)\b(.*)$/.exec(line) ?? [];
+    const words = rest
+      .replace(/ (?:&|> ?\S+)$/, '')
+      .split(/\s+/)
+      .slice(1);
+    const name = PROGRAMS.get(program);
+    return name === undefined ? [] : [[...name, ...words]];
+  });
 }
-
-const DOCUMENTS = [
-  'README.md',
-  ...readdirSync(join(process.cwd(), 'docs')).map((name) => `docs/${name}`),
-  ...readdirSync(join(process.cwd(), 'batch-adapters')).map((name) => `batch-adapters/${name}/README.md`),
-];
 
 test('every command line in the documents has a command and options that there are', async () => {
   await withBed('root', async (bed) => {
     const place = await bed.place();
     const found = DOCUMENTS.flatMap((document) => commands(document));
-    expect(found.length).toBeGreaterThan(10);
+    expect(found.length).toBeGreaterThan(25);
     const helps = new Map<string, string>();
     for (const name of new Set(found.map(nameOf))) {
       const answer = await place.fastfreeze([...name.split(' '), '--help']);
@@ -92,6 +98,64 @@ test('the README’s first session goes as it is shown', async () => {
     expect(await again.ends()).toMatchObject({ code: Number(third.at(-2)) });
     expect(shown(again.stderr.split('\n'))).toEqual(shown(third));
     expect(job.stdout + again.stdout).toBe(Array.from({ length: 12 }, (_, i) => `step ${i + 1}\n`).join(''));
+  });
+}, 60_000);
+
+test('what the README tells to type in a checkout works there', async () => {
+  await withBed('user', async (bed) => {
+    const lines = [
+      `cd ${packageDir()}`,
+      typed('README.md', 'bin/fastfreeze install', 'bin/fastfreeze doctor'),
+      // Where a user has it, it is there.
+      'mkdir -p ~/.local/bin',
+      typed('README.md', 'ln -s "$PWD'),
+      'cd /',
+      typed('docs/install.md', 'fastfreeze install'),
+    ];
+    const env = { HOME: bed.path('work'), PATH: `${bed.path('work')}/.local/bin:${PATH_OF_JOBS}` };
+    const place = await bed.place();
+    const answer = await place.exec(['sh', '-euc', lines.join('\n')], { env });
+    expect(answer).toMatchObject({ code: 0, stderr: '' });
+    expect(answer.stdout).toMatch(/^ok +canary /m);
+  });
+}, 60_000);
+
+test('the demo', async () => {
+  await withBed('root', async (bed) => {
+    const env = {
+      HOME: bed.path('work'),
+      PATH: process.env['PATH'] ?? '',
+      FF_NODE: '',
+      NPM_CONFIG_UPDATE_NOTIFIER: 'false',
+    };
+    const line = `cd '${process.cwd()}' && ${typed('README.md', 'npm run demo')}`;
+    const answer = await (await bed.place()).exec(['sh', '-c', line], { env, timeoutMs: 240_000 });
+    expect([answer.code, answer.stderr]).toEqual([0, '']);
+    expect(answer.stdout).toMatch(
+      /frozen after line \d+ and line \d+: none lost, none repeated, every checksum right\n$/,
+    );
+  });
+}, 300_000);
+
+test('the other documents’ commands of `batch`', async () => {
+  await withBed('user', async (bed) => {
+    chmodSync(bed.write('work/solve', '#!/bin/sh\necho "solved $*"\n'), 0o755);
+    const base = typed('docs/batch.md', 'export FASTFREEZE_IMAGE_BASE=').replace(
+      's3://bucket/jobs',
+      `file:${bed.path('jobs')}`,
+    );
+    const env = { PATH: `${dirname(fastfreeze()[0] ?? '')}:${PATH_OF_JOBS}`, FASTFREEZE_JOB_ID: 'seven' };
+    const place = await bed.place();
+    const type = async (lines: string): Promise<string> => {
+      const answer = await place.exec(['sh', '-euc', lines], { env });
+      expect([lines, answer]).toMatchObject([lines, { code: 0 }]);
+      return answer.stdout;
+    };
+    expect(await type(`${base}\n${typed('docs/batch.md', 'fastfreeze batch run')}`)).toBe('solved in.dat\n');
+    await type(typed('docs/batch.md', 'fastfreeze batch job-definition aws', 'fastfreeze batch job gcp'));
+    const written = (name: string): unknown => JSON.parse(readFileSync(bed.path('work', name), 'utf8'));
+    expect(written('job-definition.json')).toMatchObject({ jobDefinitionName: 'solve' });
+    expect(written('job.json')).toMatchObject({ taskGroups: [{ taskCount: 1 }] });
   });
 }, 60_000);
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Jobs whose images are in S3: they continue elsewhere, and a service that fails costs nothing.
 import { writeFileSync } from 'node:fs';
+import { GetObjectTaggingCommand, HeadObjectCommand, S3Client } from '@aws-sdk/client-s3';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { openStore } from '../../src/store/store.js';
 import { withBed, type Bed } from '../support/bed.js';
@@ -72,6 +73,47 @@ function expectQuiet(...all: Job[]): void {
 async function finish(job: Job, stopFile: string): Promise<void> {
   writeFileSync(stopFile, '');
   expect(await job.ends()).toMatchObject({ code: 0 });
+}
+
+if (hasMoto) {
+  test('FF_S3_*: objects are encrypted, stored and tagged as they say, and who pays is told', async () => {
+    await withBed('user', async (bed) => {
+      const payers = new Set<unknown>();
+      front.refuse = ({ headers }) => void payers.add(headers['x-amz-request-payer']);
+      const env = {
+        ...environment(60),
+        FF_S3_ADDRESSING: 'path',
+        FF_S3_SSE: 'aws:kms',
+        FF_S3_SSE_KMS_KEY_ID: 'ours',
+        FF_S3_STORAGE_CLASS: 'STANDARD_IA',
+        FF_S3_TAGS: 'team=a,job=b c',
+        FF_S3_REQUEST_PAYER: 'requester',
+      };
+      const command = ['sh', fixture('shell-loop.sh'), bed.path('stop')];
+      const job = bed.run(await bed.place(), ['--image-url', 's3://jobs/settings'], command, { env });
+      await job.progresses(2);
+      await job.freeze();
+      expect(payers).toEqual(new Set(['requester']));
+      const objects = (await openStore('s3://jobs/settings').list('')).filter(({ name }) => name !== 'lease.json');
+      expect(objects.length).toBeGreaterThan(3);
+      const client = new S3Client({ forcePathStyle: true });
+      for (const { name } of objects) {
+        const object = { Bucket: 'jobs', Key: `settings/${name}` };
+        const { ServerSideEncryption, SSEKMSKeyId, StorageClass } = await client.send(new HeadObjectCommand(object));
+        expect([name, ServerSideEncryption, SSEKMSKeyId, StorageClass]).toEqual([
+          name,
+          'aws:kms',
+          'ours',
+          'STANDARD_IA',
+        ]);
+        const { TagSet } = await client.send(new GetObjectTaggingCommand(object));
+        expect(TagSet).toEqual([
+          { Key: 'team', Value: 'a' },
+          { Key: 'job', Value: 'b c' },
+        ]);
+      }
+    });
+  }, 60_000);
 }
 
 for (const identity of hasMoto ? (['root', 'user'] as const) : []) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { chmodSync, chownSync, copyFileSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, copyFileSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Bed, USER_ID } from './bed.js';
 import { blocks } from './document.js';
@@ -32,7 +32,7 @@ export class Site {
     this.#commands = bed.directory('commands');
     this.#makeCommands();
     copyFileSync(join(process.cwd(), 'batch-adapters', adapter, 'Dockerfile'), join(this.folder, 'Dockerfile'));
-    writeFileSync(join(this.folder, 'fastfreeze-linux-x64.tar.xz'), '');
+    mkdirSync(join(this.folder, 'fastfreeze'));
     for (const folder of [this.folder, this.programFolder]) {
       const program = join(folder, 'solve');
       writeFileSync(

@@ -9,6 +9,7 @@ import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
 import { readInputs } from '../../../src/action/inputs.js';
 import { outcomeOf, outputs } from '../../../src/action/outcome.js';
 import { asFastFreezeError } from '../../../src/base/errors.js';
+import { blocksIn } from '../../support/document.js';
 import { askScript, makeDirectory, runCommand } from '../linux/support.js';
 
 interface Metadata {
@@ -158,6 +159,16 @@ describe('the workflows', () => {
     expect(content).toMatch(/^permissions:/m);
     if (path.startsWith('.github'))
       expect(stepsOf(content).filter(({ uses = './' }) => uses !== './' && !/@[0-9a-f]{40}$/.test(uses))).toEqual([]);
+  });
+
+  test.each(['README.md', 'docs/action.md'])('%s shows one as well', async (path) => {
+    const [content = ''] = blocksIn(path, 'yaml');
+    expect(await problems(path, content)).toEqual([]);
+    const inputs = stepsOf(content).flatMap(({ with: given = {}, uses = '' }) =>
+      uses.startsWith('fastfreeze/action@') ? Object.keys(given) : [],
+    );
+    expect(inputs).toContain('run');
+    expect(Object.keys(action.inputs)).toEqual(expect.arrayContaining(inputs));
   });
 
   test('a mistake in one would be seen', async () => {

@@ -6,6 +6,7 @@ import { describe, expect, test } from '@jest/globals';
 import type { Job } from 'kubernetes-types/batch/v1.js';
 import ts from 'typescript';
 import { parse } from 'yaml';
+import { blocksIn } from '../../support/document.js';
 
 const text = readFileSync('examples/kubernetes/job.yaml', 'utf8');
 const job = parse(text) as Job;
@@ -24,6 +25,12 @@ describe('the example for Kubernetes', () => {
   ])('a mistake is found: %s as %s', (right, wrong, complaint) => {
     expect(text).toContain(right);
     expect(problems(parse(text.replace(right, wrong))).join('\n')).toMatch(complaint);
+  });
+
+  test('what docs/batch.md shows of one has fields that there are as well', () => {
+    const shown = blocksIn('docs/batch.md', 'yaml').map((block) => parse(block) as Job);
+    expect(shown.map(({ spec }) => spec?.podFailurePolicy?.rules.length)).toEqual([2]);
+    expect(shown.flatMap(problems)).toEqual([]);
   });
 
   test('tells exit codes apart as docs/exit-codes.md has them', () => {
