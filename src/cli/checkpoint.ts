@@ -147,7 +147,7 @@ async function requestAndTell(
   try {
     metrics.emit({ action: 'checkpoint_start', imageUrl: request.imageUrl ?? job.imageUrl });
     return await metrics.timed(
-      () => requestCheckpoint(name, request, progress),
+      () => requestCheckpoint(name, request, progress, { untilExit: true }),
       (outcome, result) => (result === undefined ? { action: 'checkpoint', ...outcome } : checkpointEvent(result)),
     );
   } finally {

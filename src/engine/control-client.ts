@@ -8,14 +8,19 @@ import { type ControlReply, type ControlRequest, lineSplitter } from './control-
 import { ASSUMED_PACE } from './pace.js';
 import { findJob, readToken } from './state.js';
 
-/** Ask a running job for a checkpoint. Ending this process before it is committed calls it off. */
+/**
+ * Ask a running job for a checkpoint. Ending this process before it is committed calls it off. With `untilExit` the job, when it
+ * ends, waits a moment for this process to end first: where both are in one container it would be killed with it, and not tell
+ * its caller how the checkpoint went.
+ */
 export async function requestCheckpoint(
   name: string | undefined,
   request: CheckpointRequest,
   progress: (p: Progress) => void,
+  { untilExit = false }: { readonly untilExit?: boolean } = {},
 ): Promise<CheckpointResult> {
   const job = findJob(name);
-  const reply = await call(job, { op: 'checkpoint', request }, progress, undefined);
+  const reply = await call(job, { op: 'checkpoint', request }, progress, undefined, untilExit);
   if (reply.type !== 'checkpoint') throw strange(job.name);
   return { ...OLDER_RESULT, ...reply.result };
 }
@@ -60,11 +65,12 @@ async function call(
   question: Question,
   progress: (p: Progress) => void,
   timeoutMs: number | undefined,
+  untilExit = false,
 ): Promise<ControlReply> {
   const deadlineMs = Date.now() + Math.min(timeoutMs ?? CONNECT_TIMEOUT_MS, CONNECT_TIMEOUT_MS);
   for (;;) {
     try {
-      return await callOnce(job, { ...question, token: readToken(job.path) }, progress, timeoutMs);
+      return await callOnce(job, { ...question, token: readToken(job.path) }, progress, timeoutMs, untilExit);
     } catch (error) {
       if (!hasErrno(error, 'ENOENT', 'ECONNREFUSED')) throw error;
       if (Date.now() > deadlineMs) {
@@ -87,9 +93,11 @@ async function callOnce(
   request: ControlRequest,
   progress: (p: Progress) => void,
   timeoutMs: number | undefined,
+  untilExit: boolean,
 ): Promise<ControlReply> {
   return await new Promise<ControlReply>((resolve, reject) => {
-    const socket = withSocketPath(join(job.path, 'control.sock'), (path) => connect(path));
+    const socket = withSocketPath(join(job.path, 'control.sock'), (path) => connect({ path, allowHalfOpen: true }));
+    let isHeld = false;
     const timer =
       timeoutMs === undefined
         ? undefined
@@ -107,9 +115,12 @@ async function callOnce(
           }, timeoutMs);
     socket.setEncoding('utf8');
     socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
-    socket.once('error', (error) => {
+    socket.on('error', (error) => {
       clearTimeout(timer);
       reject(error);
+    });
+    socket.once('end', () => {
+      if (!isHeld) socket.destroy();
     });
     socket.once('close', () => {
       clearTimeout(timer);
@@ -131,7 +142,10 @@ async function callOnce(
           return;
         }
         clearTimeout(timer);
-        socket.destroy();
+        isHeld = untilExit;
+        // The kernel closes it when this process has its exit code.
+        if (isHeld) socket.unref();
+        else socket.destroy();
         if (reply.type === 'error') reject(fromErrorRecord(reply.error));
         else resolve(reply);
       }) as (piece: string | Buffer) => void,

@@ -21,14 +21,26 @@ export interface ControlHandlers {
 }
 
 export interface ControlServer {
-  close(): void;
+  /** Take no more clients, and wait a moment for those that have been told of a checkpoint: they may want to end before we do. */
+  close(): Promise<void>;
 }
+
+const CLIENTS_END_MS = 1_000;
 
 /** Listen on `control.sock` in the job's directory, which only its owner and root can enter. */
 export async function serveControl(directory: string, handlers: ControlHandlers): Promise<ControlServer> {
   const token = randomBytes(24).toString('hex');
   writeFileSync(join(directory, 'token'), `${token}\n`, { mode: 0o600 });
-  const server: Server = createServer((socket) => serveClient(socket, token, handlers));
+  const told = new Map<Socket, Promise<void>>();
+  const server: Server = createServer((socket) =>
+    serveClient(socket, token, handlers, () => {
+      const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
+      told.set(
+        socket,
+        closed.then(() => void told.delete(socket)),
+      );
+    }),
+  );
   // Clients find the socket only once it listens: it gets its name last.
   const temporary = join(directory, 'control.tmp');
   await new Promise<void>((resolve, reject) => {
@@ -37,13 +49,21 @@ export async function serveControl(directory: string, handlers: ControlHandlers)
   });
   chmodSync(temporary, 0o600);
   renameSync(temporary, join(directory, 'control.sock'));
-  return { close: () => void server.close() };
+  return {
+    async close() {
+      server.close();
+      let timer: NodeJS.Timeout | undefined;
+      const late = new Promise((resolve) => (timer = setTimeout(resolve, CLIENTS_END_MS)));
+      await Promise.race([Promise.all(told.values()), late]);
+      clearTimeout(timer);
+    },
+  };
 }
 
 /** A request larger than this is none. */
 const MAX_LINE_BYTES = 64 * 1024;
 
-function serveClient(socket: Socket, token: string, handlers: ControlHandlers): void {
+function serveClient(socket: Socket, token: string, handlers: ControlHandlers, tellsOfCheckpoint: () => void): void {
   const gone = new AbortController();
   let received = 0;
   let asked = false;
@@ -53,7 +73,7 @@ function serveClient(socket: Socket, token: string, handlers: ControlHandlers): 
   const split = lineSplitter((line) => {
     if (asked) return;
     asked = true;
-    answer(socket, line, token, handlers, gone.signal).then(
+    answer(socket, line, token, handlers, gone.signal, tellsOfCheckpoint).then(
       () => socket.end(),
       (error: unknown) => {
         reply(socket, { type: 'error', error: toErrorRecord(error) });
@@ -74,6 +94,7 @@ async function answer(
   token: string,
   handlers: ControlHandlers,
   signal: AbortSignal,
+  tellsOfCheckpoint: () => void,
 ): Promise<void> {
   const request = JSON.parse(line) as ControlRequest;
   if (!sameToken(request.token, token)) {
@@ -82,7 +103,9 @@ async function answer(
   switch (request.op) {
     case 'checkpoint': {
       const tell = (progress: Progress): void => reply(socket, { type: 'progress', progress });
-      reply(socket, { type: 'checkpoint', result: await handlers.checkpoint(request.request, tell, signal) });
+      const result = await handlers.checkpoint(request.request, tell, signal);
+      if (!socket.destroyed) tellsOfCheckpoint();
+      reply(socket, { type: 'checkpoint', result });
       return;
     }
     case 'wait':

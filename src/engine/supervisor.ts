@@ -172,7 +172,7 @@ class Job {
         : setInterval(() => this.checkpointOnTimer(), config.checkpointEveryMs);
     const status = await this.appEnded();
     clearInterval(timer);
-    this.control.close();
+    await this.control.close();
     await this.end(status);
     log.trace('supervisor leaves');
   }

@@ -83,9 +83,9 @@ beforeEach(async () => {
     status: () => handlers.status(),
   });
 });
-afterEach(() => {
+afterEach(async () => {
   sockets.splice(0).forEach((socket) => socket.destroy());
-  server.close();
+  await server.close();
   releaseJob(job);
   delete process.env['FF_STATE_DIR'];
 });
@@ -128,6 +128,25 @@ describe('the control socket', () => {
     const got = await requestCheckpoint('job', { leaveRunning: true, source: 'test' }, (one) => seen.push(one));
     expect(got).toEqual(result);
     expect(seen).toEqual([progress]);
+  });
+
+  test('closes when those who know of a checkpoint have ended, not before, nor much later', async () => {
+    const request = { leaveRunning: false, source: 'test' };
+    // One that goes on after its answer is not waited for.
+    await requestCheckpoint('job', request, () => undefined);
+    const held = connect({ path: join(job.path, 'control.sock'), allowHalfOpen: true });
+    sockets.push(held);
+    held.write(ask('checkpoint'));
+    await within('the answer', once(held.resume(), 'end'));
+    let isClosed = false;
+    const closing = server.close().then(() => (isClosed = true));
+    await sleep(50);
+    expect(isClosed).toBe(false);
+    held.destroy();
+    await within('the end', closing);
+    server = await serveControl(job.path, handlers);
+    await requestCheckpoint('job', request, () => undefined, { untilExit: true });
+    await within('the end of its patience', server.close());
   });
 
   test('tells a failure with code, reason and hint', async () => {
@@ -226,7 +245,7 @@ describe('a client', () => {
     await sleep(120);
     const control = await serveControl(late.path, { ...handlers });
     expect((await within('the answer', asked)).name).toBe('job');
-    control.close();
+    await control.close();
     releaseJob(late);
   });
 
