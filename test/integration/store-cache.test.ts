@@ -2,27 +2,53 @@
 // The store in GitHub's cache by the real client, in the process that it has for it, against the strict fake.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createCacheStore } from '../../src/store/cache/cache-store.js';
 import { readCacheSettings } from '../../src/store/cache/settings.js';
+import { StagingDirectory } from '../../src/store/cache/staging-directory.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { CacheFake, type CacheFault, type CacheRequest } from '../support/cache-fake.js';
 import { until } from '../support/until.js';
+import { moduleUrl } from '../unit/linux/support.js';
 import { describeStore, expectCode } from '../unit/store/conformance.js';
 
 jest.setTimeout(120_000);
 
 let fake: CacheFake;
 let staging: string;
+/** Before all others on PATH. */
+let tools: string;
+/** What the runner empties when a job is over. */
+let temp: string;
 let places = 0;
 const saved = { ...process.env };
 
 beforeAll(async () => {
   fake = await CacheFake.start();
-  staging = mkdtempSync(join(tmpdir(), 'ff-cache-'));
-  Object.assign(process.env, fake.env(), { RUNNER_TEMP: staging, FF_STORE_RETRY_S: '2' });
+  [staging, tools, temp] = [directory(), directory(), directory()];
+  // Silent as long as a file says so, as one that is killed or cannot be started.
+  writeFileSync(join(tools, 'zstd'), '#!/bin/sh\n[ -e "${0%/*}/silent" ] && exit 1\nexec /usr/bin/zstd "$@"\n', {
+    mode: 0o755,
+  });
+  Object.assign(process.env, fake.env(), {
+    RUNNER_TEMP: temp,
+    TMPDIR: staging,
+    FF_STORE_RETRY_S: '2',
+    PATH: `${tools}:${saved['PATH'] ?? ''}`,
+  });
 });
 
 beforeEach(() => {
@@ -39,7 +65,8 @@ afterEach(() => {
 afterAll(async () => {
   // Idle processes go by themselves, and what they had on disk with them.
   await until('the staging directory to be empty', () => readdirSync(staging).length === 0, 20_000);
-  rmSync(staging, { recursive: true });
+  expect(readdirSync(temp)).toEqual([]);
+  for (const path of [staging, tools, temp]) rmSync(path, { recursive: true });
   process.env = saved;
   await fake.stop();
 });
@@ -93,6 +120,20 @@ describe('a failure that the client only logs', () => {
     fake.fault = ({ what }) =>
       what === 'lookup' ? { kind: 'answer', status: 403, message: 'cache read denied: no scope' } : undefined;
     await expectCode('store', store.list('manifest-'), 'this run may not do so');
+  });
+
+  test('nor is one for which zstd does not answer: the client would look for others', async () => {
+    const store = open();
+    await store.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
+    writeFileSync(join(tools, 'silent'), '');
+    try {
+      const error = await expectCode('store', store.list('manifest-'), 'zstd did not answer');
+      expect(error.reason).toMatch(/\(\d+ tries\)$/);
+      await expectCode('store', write(store, 'a.ffs', Buffer.from('x')), 'zstd did not answer');
+    } finally {
+      rmSync(join(tools, 'silent'));
+    }
+    expect(await store.list('manifest-')).toMatchObject([{ name: 'manifest-00000001.json' }]);
   });
 
   test('a download that fails is told, and passes when it is tried again', async () => {
@@ -216,6 +257,60 @@ test('a token that cannot write, or has expired, is told of before anything is f
     process.env['ACTIONS_RUNTIME_TOKEN'] = token;
   }
 });
+
+test('the runner empties its folder while an object is on its way: what a job leaves behind lies elsewhere', async () => {
+  const store = open();
+  fake.fault = ({ what }) => {
+    if (what === 'reserve') for (const name of readdirSync(temp)) rmSync(join(temp, name), { recursive: true });
+    return undefined;
+  };
+  writeFileSync(join(temp, 'of-the-runner'), '');
+  await write(store, 'a.ffs', Buffer.from('content'));
+  expect(readdirSync(temp)).toEqual([]);
+  expect(await store.size('a.ffs')).toBe(7);
+});
+
+test('what a process that was killed left is removed by the next, and nothing of one that lives, or of another user', async () => {
+  const base = directory();
+  const foreign = join(base, 'fastfreeze-cache-foreign');
+  mkdirSync(foreign);
+  const isRoot = process.getuid?.() === 0;
+  if (isRoot) chownSync(foreign, 64001, 64001);
+  symlinkSync('/etc', join(base, 'fastfreeze-cache-link'));
+  const script = `
+    import { StagingDirectory } from ${JSON.stringify(moduleUrl('store/cache/staging-directory.js'))};
+    const { path } = await StagingDirectory.make(${JSON.stringify(base)});
+    (await import('node:fs')).writeFileSync(path + '/object-1', 'x');
+    console.log(path);
+    setInterval(() => undefined, 1000);`;
+  const child = spawn(process.execPath, ['--no-warnings', '--input-type=module', '--eval', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    const [said] = (await once(child.stdout, 'data')) as [Buffer];
+    const path = said.toString().trim();
+    expect(statSync(path).mode & 0o777).toBe(0o700);
+    const mine = await StagingDirectory.make(base);
+    expect(existsSync(join(path, 'object-1'))).toBe(true);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const next = await StagingDirectory.make(base);
+    expect(existsSync(path)).toBe(false);
+    expect(existsSync(mine.path)).toBe(true);
+    await Promise.all([mine.remove(), next.remove()]);
+    expect(readdirSync(base).sort()).toEqual([
+      ...(isRoot ? ['fastfreeze-cache-foreign'] : []),
+      'fastfreeze-cache-link',
+    ]);
+  } finally {
+    child.kill('SIGKILL');
+    rmSync(base, { recursive: true });
+  }
+});
+
+function directory(): string {
+  return mkdtempSync(join('/tmp', 'ff-cache-'));
+}
 
 /** A place of its own; with a number, one that is there. */
 function open(number = ++places): Store {
