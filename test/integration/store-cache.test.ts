@@ -27,6 +27,9 @@ import { describeStore, expectCode } from '../unit/store/conformance.js';
 
 jest.setTimeout(120_000);
 
+/** A commit has to be made within three quarters of it, also on a machine that has much to do. */
+const SETTLE_MS = 4_000;
+
 let fake: CacheFake;
 let staging: string;
 /** Before all others on PATH. */
@@ -58,6 +61,7 @@ beforeEach(() => {
 afterEach(() => {
   fake.fault = () => undefined;
   fake.isFull = false;
+  fake.newestBy = 'reserved';
   fake.limitBytes = Infinity;
   fake.check();
 });
@@ -175,7 +179,7 @@ test('a key that an attempt left reserved is no hindrance to the next', async ()
 });
 
 test('a commit whose writer was killed is waited for, and then overtaken by one', async () => {
-  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: 1_000 };
+  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: SETTLE_MS };
   const twins = [1, 2, 3].map(() => createCacheStore('killed', settings, {}));
   const [first] = twins;
   await first?.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
@@ -189,6 +193,51 @@ test('a commit whose writer was killed is waited for, and then overtaken by one'
   await first?.read('manifest-00000002.json', 0, into);
   expect(into.toString()).toBe(`twin ${outcomes.indexOf('created')}`);
 });
+
+describe('one of twins that stood still at its commit for longer than others wait', () => {
+  test.each([
+    ['reserved', 'has committed', false],
+    ['finalized', 'is about to', true],
+  ] as const)('commits nothing, where the newest entry was %s last, and another %s', async (by, _, isHeld) => {
+    fake.newestBy = by;
+    const name = 'manifest-00000001.json';
+    const settings = { ...readCacheSettings('cache:x', process.env), settleMs: SETTLE_MS };
+    const job = `twins-${by}-${isHeld}`;
+    const [slow, quick, reader] = [0, 1, 2].map(() => createCacheStore(job, settings, {}));
+    const [slowGoes, quickGoes] = [gate(), gate()];
+    fake.fault = ({ what, key }) => {
+      if (what !== 'finalize') return undefined;
+      if (key.endsWith(':once:1')) return { kind: 'hold', until: slowGoes.opened };
+      return isHeld ? { kind: 'hold', until: quickGoes.opened } : undefined;
+    };
+    const asked = async (what: CacheRequest['what'], suffix: string, from = 0): Promise<number> =>
+      await until(`${what} of ${suffix}`, () => {
+        const at = fake.requests.findIndex((one, i) => i >= from && one.what === what && one.key.endsWith(suffix));
+        return at < 0 ? undefined : at + 1;
+      });
+    const slows = slow?.createIfAbsent(name, Buffer.from('slow'));
+    await asked('finalize', ':once:1');
+    const quicks = quick?.createIfAbsent(name, Buffer.from('fast'));
+    const at = await asked('finalize', ':once:2');
+    if (!isHeld) expect(await quicks).toBe('created');
+    slowGoes.open();
+    // It sees that it was too late, and goes on as anybody would: that key is taken as well.
+    await asked('reserve', ':once:2', at);
+    quickGoes.open();
+    expect([await slows, await quicks]).toEqual(['exists', 'created']);
+    expect(fake.keys()).toEqual(expect.arrayContaining([1, 2].map((one) => `fastfreeze:${job}:${name}:once:${one}`)));
+    const into = Buffer.alloc(4);
+    await reader?.read(name, 0, into);
+    expect(into.toString()).toBe('fast');
+    expect(await quick?.createIfAbsent(name, Buffer.from('more'))).toBe('exists');
+  });
+});
+
+function gate(): { readonly open: () => void; readonly opened: Promise<void> } {
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { open, opened };
+}
 
 test('an object of many blocks comes back as it was; an entry that has gone is missing', async () => {
   const store = open();
