@@ -20,7 +20,7 @@ import { type Handover, saveHandover, saveSettled, saveShown } from './handover.
 import { readInputs, workspaceOf } from './inputs.js';
 import { type Interruption, catchInterruption } from './interruption.js';
 import { type Plan, makePlan } from './plan.js';
-import { warnOfPreserved } from './preserved.js';
+import { tellPreserved } from './preserved.js';
 import { announce, conclude, tellFailure, writeStory } from './report.js';
 import { prepareRuntime } from './runtime.js';
 import { type Watched, watchEngine, writeOut } from './watch.js';
@@ -51,7 +51,7 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
   let files: CommandFiles | undefined;
   try {
     announce(plan);
-    warnOfPreserved(inputs.preservePaths, env);
+    tellPreserved(inputs, env);
     const runtime = await prepareRuntime(inputs, env, info, interruption.begun).catch((error: unknown) => {
       interruption.refuse();
       throw error;
