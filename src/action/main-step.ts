@@ -2,7 +2,6 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { endGroup, info, startGroup, warning } from '@actions/core';
-import { FastFreezeError } from '../base/errors.js';
 import { valueOf } from '../batch/system.js';
 import {
   type CommandFiles,
@@ -30,7 +29,6 @@ export async function runMain(): Promise<number> {
   const startedAtMs = Date.now();
   const interruption = catchInterruption();
   try {
-    refusePlatform();
     const plan = makePlan(readInputs(), process.env, startedAtMs);
     const { engine, handover } = await start(plan, interruption);
     const watched = await watchEngine(engine, {
@@ -110,15 +108,4 @@ function stepDirectory(env: NodeJS.ProcessEnv): string {
   const parent = valueOf(env, 'RUNNER_TEMP') ?? '/tmp';
   mkdirSync(parent, { recursive: true });
   return mkdtempSync(join(parent, 'fastfreeze-step-'));
-}
-
-function refusePlatform(): void {
-  if (process.platform === 'linux' && process.arch === 'x64') return;
-  throw new FastFreezeError({
-    code: 'host',
-    op: 'run on',
-    subject: `${process.platform}-${process.arch}`,
-    reason: 'only Linux on x64 can be frozen',
-    hint: 'runs-on: ubuntu-24.04',
-  });
 }

@@ -4,14 +4,13 @@ import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
-import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
+import { EXIT_CHECKPOINTED, EXIT_FAILED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
 import { dispatch, nextLink } from './redispatch.js';
 import { type Story, summaryText } from './summary.js';
 
 const EXIT_USAGE = 2;
-const EXIT_FAILED = 170;
 
 /** What the step goes by, for its log. */
 export function announce(plan: Plan): void {
