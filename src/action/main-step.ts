@@ -81,10 +81,11 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
 async function finish(
   plan: Plan,
   handover: Handover,
-  { events, result, shownBytes }: Watched,
+  { events, result, shownBytes, hiddenBytes }: Watched,
   interrupted: boolean,
 ): Promise<number> {
-  if (result === undefined) {
+  // What of the output is left is shown by the post step as well.
+  if (result === undefined || hiddenBytes > 0) {
     saveShown(shownBytes);
     warning(
       'The job was cancelled, or the step timed out. The command is being frozen; the post step waits for its image.',
