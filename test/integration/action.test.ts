@@ -539,9 +539,9 @@ describe('the action', () => {
         const given = {
           run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
           'image-base': 'gs://jobs/images',
-          'preserve-path': 'none',
         };
         const first = await job(bed, { env: { ...fake.env, FF_STORE_RATE_LIMIT: '2M' } });
+        writeFileSync(join(first.workspace, 'gha-creds-1.json'), '{}');
         const one = first.step(given);
         await one.logs(/^\d+ holding$/m);
         let failures = 0;
@@ -561,8 +561,11 @@ describe('the action', () => {
         await until('the image', () => fake.names('jobs').some((name) => /manifest-00000001\.json$/.test(name)));
 
         const second = await job(bed, { attempt: 2, env: fake.env });
+        writeFileSync(join(second.workspace, 'gha-creds-2.json'), '{}');
         const two = second.step(given);
         await two.logs(/^\d+ holding$/m);
+        // Each job's own: neither brought back nor set aside.
+        expect(readdirSync(second.workspace)).toEqual(['gha-creds-2.json']);
         bed.write('stop', '');
         expect(await two.ends()).toBe(0);
         await second.finish();
