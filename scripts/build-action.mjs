@@ -2,13 +2,13 @@
 // Makes dist/: all that the Action runs, out of the sources, without node_modules beside it. The same sources and lock file give the same bytes.
 // esbuild, not ncc: there are eight entries (the step, its post step, the engine and the programs that it starts), and each is to load only what
 // it needs, the clouds' SDKs only when they are used. ncc makes one bundle of each entry, with all of the SDKs in every one.
-// Usage: build-action.mjs [FOLDER=dist]
+// Usage: build-action.mjs [FOLDER=dist] [METAFILE], where esbuild's account of what is in it goes
 import { cpSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { build } from 'esbuild';
-import { licenceFiles } from './package-modules.mjs';
+import { licencesOf } from './licences.mjs';
 
-const [target = 'dist'] = process.argv.slice(2);
+const [target = 'dist', metafilePath] = process.argv.slice(2);
 const ENTRIES = [
   ...['main', 'post', 'engine-main'].map((name) => `src/action/${name}.ts`),
   ...['supervisor-main', 'plan-main', 'spool-main'].map((name) => `src/engine/${name}.ts`),
@@ -46,7 +46,8 @@ const { name, version, license } = JSON.parse(readFileSync('package.json', 'utf8
 writeFileSync(join(target, 'package.json'), `${JSON.stringify({ name, version, license, type: 'module' }, null, 2)}\n`);
 mkdirSync(join(target, 'runtime'));
 cpSync('runtime/tested-packages.json', join(target, 'runtime/tested-packages.json'));
-writeFileSync(join(target, 'licenses.txt'), licences(Object.keys(metafile.inputs)));
+writeFileSync(join(target, 'licenses.txt'), licencesOf([metafile]));
+if (metafilePath !== undefined) writeFileSync(metafilePath, JSON.stringify(metafile));
 
 /** koffi looks for its binary in node_modules; here it lies beside the bundle. Only that for glibc: the runner's Node.js has no other. */
 function nativeKoffi() {
@@ -74,16 +75,4 @@ function withoutUnused() {
       });
     },
   };
-}
-
-/** The licences of all npm packages that files of are in it. */
-function licences(inputs) {
-  const folders = inputs.map((path) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+/.exec(path)?.[0]);
-  const packages = [...new Set(folders.filter((folder) => folder !== undefined))].sort();
-  const parts = packages.map((folder) => {
-    const { name, version, license } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'));
-    const texts = licenceFiles(folder).map((file) => readFileSync(join(folder, file), 'utf8').trim());
-    return [`${name} ${version} (${license})`, '', ...texts, ''].join('\n');
-  });
-  return [`Of npm packages, beside fastfreeze itself (Apache-2.0):\n`, ...parts].join(`\n${'-'.repeat(80)}\n`);
 }

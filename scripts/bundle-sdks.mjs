@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // Makes one file of each cloud's SDK, in the place of the module that names what is used of it. Every process of a job in object storage loads
-// one: out of several hundred files that takes twice the time, and more memory, than out of one.
+// one: out of several hundred files that takes twice the time, and more memory, than out of one. FOLDER/licenses.txt has the licences of what is in them.
 // Usage: bundle-sdks.mjs [FOLDER=lib]
+import { writeFileSync } from 'node:fs';
 import { build } from 'esbuild';
+import { licencesOf } from './licences.mjs';
 
 const [folder = 'lib'] = process.argv.slice(2);
+const metafiles = [];
 for (const user of ['store/s3', 'store/gs', 'store/cache', 'batch']) {
   const sdk = `${folder}/${user}/sdk.js`;
-  await build({
+  const { metafile } = await build({
     entryPoints: [sdk],
     outfile: sdk,
     allowOverwrite: true,
@@ -20,6 +23,9 @@ for (const user of ['store/s3', 'store/gs', 'store/cache', 'batch']) {
       js: "import { createRequire as bannerRequire } from 'node:module';\nconst require = bannerRequire(import.meta.url);",
     },
     legalComments: 'inline',
+    metafile: true,
     logLevel: 'warning',
   });
+  metafiles.push(metafile);
 }
+writeFileSync(`${folder}/licenses.txt`, licencesOf(metafiles));

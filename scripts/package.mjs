@@ -115,6 +115,7 @@ function addLicence(path, name) {
 }
 
 function addModules() {
+  notices.push('', 'npm packages that lib/store/*/sdk.js and lib/batch/sdk.js are made of: text: lib/licenses.txt');
   notices.push('', 'npm packages (files that are not loaded left out):', '');
   for (const path of productionPackages()) {
     cpSync(path, join(target, path), { recursive: true, filter: (from) => isNeeded(from) });

@@ -3,10 +3,10 @@
 import { Socket } from 'node:net';
 import { toErrorRecord } from '../base/errors.js';
 import { runEngine } from './engine.js';
-import { type EngineTask, tellEvent } from './engine-task.js';
+import { type EngineTask, LAST_TRY, tellEvent } from './engine-task.js';
 
 // Whatever comes before or after the job: the engine is ended by its work alone.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'] as const) process.on(signal, () => undefined);
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', LAST_TRY]) process.on(signal, () => undefined);
 
 const task = await readTask();
 try {

@@ -6,7 +6,7 @@ import type { Writable } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { startTicks } from './deadline.js';
-import { type EngineTask, OUTPUT_FILE } from './engine-task.js';
+import { type EngineTask, LAST_TRY, OUTPUT_FILE } from './engine-task.js';
 
 /** Enough to find the engine again from another step. */
 export interface EngineHandle {
@@ -58,9 +58,12 @@ export function tellToLeave(engine: EngineHandle): void {
   send(engine, 'SIGTERM');
 }
 
-/** Ends the engine, and the command with it; a checkpoint that is being made is called off. */
-export function endEngine(engine: EngineHandle): void {
-  send(engine, 'SIGKILL');
+/**
+ * Tells the engine that the time is up: what it is writing is still finished, but it does not begin again, and ends the command where it
+ * could not be frozen.
+ */
+export function tellTimeIsUp(engine: EngineHandle): void {
+  send(engine, LAST_TRY);
 }
 
 function send(engine: EngineHandle, signal: NodeJS.Signals): void {

@@ -61,6 +61,9 @@ export type EngineEvent = { readonly atMs: number } & (
 
 type Untimed<E> = E extends unknown ? Omit<E, 'atMs'> : never;
 
+/** To the engine: see `LastTry`. */
+export const LAST_TRY: NodeJS.Signals = 'SIGUSR2';
+
 /** Files in the directory of a step. */
 export const OUTPUT_FILE = 'output';
 const EVENTS_FILE = 'events';

@@ -14,7 +14,8 @@ import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
 import { isCache } from './place.js';
 import { measureFrom } from './progress.js';
-import { type EngineResult, type EngineTask, tellEvent } from './engine-task.js';
+import { type EngineResult, type EngineTask, LAST_TRY, tellEvent } from './engine-task.js';
+import { LastTry } from './last-try.js';
 
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
 const SIGNAL_WINDOW_MS = 240_000;
@@ -68,8 +69,14 @@ function pilotOptions(task: EngineTask, log: Logger): PilotOptions {
 /** Why each checkpoint is made is known to the pilot alone. */
 function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
   const { directory } = task;
+  let running: RunningJob | undefined;
+  const lastTry = new LastTry({
+    askJob: () => running?.status() ?? Promise.resolve(),
+    giveUp: (failure) => giveUp(directory, failure),
+  });
   return {
     ready: (job: RunningJob) => {
+      running = job;
       const ranUntilNow = measureFrom(job);
       void warnOfOther(task, job);
       pilot.ready({
@@ -83,13 +90,30 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
             leavesRunning: leaveRunning,
             ...(ran === undefined ? {} : { ran }),
           });
-          return await job.checkpoint(request);
+          const made = (): ReturnType<RunningJob['checkpoint']> => job.checkpoint(request);
+          return await (leaveRunning ? made() : lastTry.attempt(made));
         },
       });
     },
-    signal: (name) => pilot.signal(name),
+    signal: (name) => {
+      if (name !== LAST_TRY) return pilot.signal(name);
+      lastTry.begin();
+      return true;
+    },
     stop: () => pilot.stop(),
   };
+}
+
+/** It runs on, and would do so when the job is long over. Our end is its end. */
+function giveUp(directory: string, failure: string): void {
+  const error = new FastFreezeError({
+    code: 'app',
+    op: 'freeze the command, which was ended',
+    reason: failure,
+    hint: 'run the job again: it continues from the last checkpoint, if there is one',
+  });
+  tellEvent(directory, { type: 'ended', exitCode: 170, how: 'failed', error: toErrorRecord(error) });
+  process.kill(process.pid, 'SIGKILL');
 }
 
 /** An image goes on as what it is, whatever `run` says by now. */

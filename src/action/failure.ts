@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { error as annotateError, setOutput } from '@actions/core';
 import { asFastFreezeError } from '../base/errors.js';
-import { EXIT_CHECKPOINTED } from './outcome.js';
+import { EXIT_CHECKPOINTED, EXIT_FAILED } from './outcome.js';
 
 const EXIT_USAGE = 2;
-const EXIT_FAILED = 170;
 
 /** What came before there was anything to conclude. */
 export function tellFailure(error: unknown): number {

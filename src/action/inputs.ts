@@ -7,6 +7,7 @@ import { parseDuration } from '../cli/arguments.js';
 import { wrongPatterns } from '../container/app-env.js';
 import { parseCpuBaseline } from '../container/cpu-baseline.js';
 import type { CpuBudget } from '../engine/config.js';
+import { isBelow } from '../files/roots.js';
 import { type Cloud, isCloud } from '../notice/sources/clouds.js';
 
 /** What the user wants; durations in milliseconds. */
@@ -28,6 +29,8 @@ export interface Inputs {
   readonly cpuBaseline: string | undefined;
   /** Absolute. */
   readonly preservePaths: readonly string[];
+  /** Absolute. */
+  readonly preserveExcept: readonly string[];
   readonly passphrase: string | undefined;
   readonly onCheckpoint: OnCheckpoint;
   readonly maxRuns: number;
@@ -67,6 +70,7 @@ export function readInputs(): Inputs {
     cpuBudget: oneOf('cpu-budget', ['low', 'medium', 'high']),
     cpuBaseline: baseline(),
     preservePaths: preservePaths(),
+    preserveExcept: preserveExcept(),
     passphrase: getInput('passphrase', { trimWhitespace: false }) || undefined,
     onCheckpoint: oneOf('on-checkpoint', ['fail', 'succeed', 'redispatch']),
     maxRuns: count('max-runs', MOST_RUNS),
@@ -98,6 +102,12 @@ export function readInputs(): Inputs {
     const reason = 'it names the place whole, and image-base or job-id is given as well';
     throw wrong('image-url', inputs.imageUrl, reason, 'give image-url, or image-base and perhaps job-id');
   }
+  const covering = inputs.preserveExcept.find((one) =>
+    inputs.preservePaths.some((path) => path === one || isBelow(path, one)),
+  );
+  if (covering !== undefined) {
+    throw wrong('preserve-except', covering, 'nothing would be left of preserve-path', 'a path below it');
+  }
   return inputs;
 }
 
@@ -119,6 +129,10 @@ function preservePaths(): string[] {
   const given = getMultilineInput('preserve-path');
   if (given.length === 1 && given[0] === 'none') return [];
   return (given.length === 0 ? ['.'] : given).map((path) => resolve(workspace, path));
+}
+
+function preserveExcept(): string[] {
+  return getMultilineInput('preserve-except').map((path) => resolve(workspaceOf(process.env), path));
 }
 
 /** The folder that the runner has made for the repository. */

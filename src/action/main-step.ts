@@ -20,7 +20,7 @@ import { type Handover, saveHandover, saveSettled, saveShown } from './handover.
 import { readInputs, workspaceOf } from './inputs.js';
 import { type Interruption, catchInterruption } from './interruption.js';
 import { type Plan, makePlan } from './plan.js';
-import { warnOfPreserved } from './preserved.js';
+import { tellPreserved } from './preserved.js';
 import { announce, conclude, failureTeller, writeStory } from './report.js';
 import { prepareRuntime } from './runtime.js';
 import { outputWriter } from './shown.js';
@@ -57,7 +57,7 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
   let files: CommandFiles | undefined;
   try {
     announce(plan);
-    warnOfPreserved(inputs.preservePaths, env);
+    tellPreserved(inputs, env);
     const runtime = await prepareRuntime(inputs, env, info, interruption.begun).catch((error: unknown) => {
       interruption.refuse();
       throw error;
@@ -89,10 +89,11 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
 async function finish(
   plan: Plan,
   handover: Handover,
-  { events, result, shownBytes }: Watched,
+  { events, result, shownBytes, hiddenBytes }: Watched,
   interrupted: boolean,
 ): Promise<number> {
-  if (result === undefined) {
+  // What of the output is left is shown by the post step as well.
+  if (result === undefined || hiddenBytes > 0) {
     saveShown(shownBytes);
     warning(
       'The job was cancelled, or the step timed out. The command is being frozen; the post step waits for its image.',

@@ -16,6 +16,8 @@ export interface Outcome {
 }
 
 export const EXIT_CHECKPOINTED = 85;
+/** Of ours, as everywhere: docs/exit-codes.md. */
+export const EXIT_FAILED = 170;
 /** Not an end of its own, and no image of that moment. */
 export const TOLD_TO_END = 'The command has ended because it was told to, before it could be frozen.';
 

@@ -8,6 +8,7 @@ import { scrubPatterns } from './environment.js';
 import { defaultJobId } from './identity.js';
 import type { Inputs } from './inputs.js';
 import { imagePlace } from './place.js';
+import { jobCredentials } from './preserved.js';
 import { type Chain, type RunEvent, readChain, readEvent } from './redispatch.js';
 
 /** All that is known before anything is done. */
@@ -63,6 +64,7 @@ function engineOptions(inputs: Inputs, env: NodeJS.ProcessEnv, imageUrl: string)
     // The next runner has another system, and none of the job's files.
     ...['--carry-mapped', '--preserve-open-files'],
     ...inputs.preservePaths.flatMap((path) => ['--preserve-path', path]),
+    ...[...inputs.preserveExcept, ...jobCredentials(inputs, env)].flatMap((path) => ['--preserve-except', path]),
     ...scrubPatterns(env, inputs, imageUrl).flatMap((pattern) => ['--scrub-env', pattern]),
   ];
 }

@@ -4,7 +4,7 @@ import { rmSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
 import { removeCommandFiles } from './command-files.js';
-import { endEngine, tellToLeave } from './engine-process.js';
+import { tellTimeIsUp, tellToLeave } from './engine-process.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { type Handover, readHandover } from './handover.js';
 import { readPostInputs } from './inputs.js';
@@ -18,10 +18,13 @@ import { type Watched, watchEngine, writeOut } from './watch.js';
  */
 const CANCEL_BUDGET_MS = 285_000;
 const OTHER_STEPS_MS = 30_000;
+/** For the engine, to end what cannot be frozen. After a signal the runner gives us ten seconds in all. */
+const LAST_WORD_MS = 4_000;
 
 /** Where main had to leave: wait for the image. Resolves to the exit code. */
 export async function runPost(): Promise<number> {
   const startedAtMs = Date.now();
+  const toldToEnd = catchEnd();
   try {
     const found = readHandover();
     if (found === undefined) return 0;
@@ -32,7 +35,8 @@ export async function runPost(): Promise<number> {
     const untilMs = budget(jobStatus, handover, interruptedAtMs ?? startedAtMs);
     startGroup('fastfreeze: waiting for the image');
     info(`Until ${new Date(untilMs).toISOString()}`);
-    const watched = await watchEngine(handover.engine, { untilMs, show: writeOut, shownBytes }).finally(endGroup);
+    const watched = await waitForEngine(handover, untilMs, toldToEnd, shownBytes).finally(endGroup);
+    if (watched.hiddenBytes > 0) warning(`${watched.hiddenBytes} bytes of its output are not shown: the time was up.`);
     if (wantsSummary) await writeSummary(handover, watched, startedAtMs);
     return settle(handover, watched, interruptedAtMs ?? startedAtMs);
   } catch (error) {
@@ -40,6 +44,35 @@ export async function runPost(): Promise<number> {
     annotateError(known.message, { title: 'fastfreeze' });
     return 1;
   }
+}
+
+/** The runner's signals end us, and nothing else: the engine has been told, and goes on for as long as its machine is there. */
+function catchEnd(): AbortSignal {
+  const told = new AbortController();
+  for (const name of ['SIGINT', 'SIGTERM'] as const) {
+    process.on(name, () => {
+      if (told.signal.aborted) return;
+      info(`${name}: nothing is waited for any more`);
+      told.abort();
+    });
+  }
+  return told.signal;
+}
+
+async function waitForEngine(
+  { engine }: Handover,
+  untilMs: number,
+  signal: AbortSignal,
+  shownBytes: number,
+): Promise<Watched> {
+  const watched = await watchEngine(engine, { untilMs, signal, show: writeOut, shownBytes });
+  if (watched.result !== undefined) return watched;
+  tellTimeIsUp(engine);
+  return await watchEngine(engine, {
+    untilMs: Date.now() + LAST_WORD_MS,
+    show: writeOut,
+    shownBytes: watched.shownBytes,
+  });
 }
 
 /** Until when to wait: a cancelled job has its budget; a step that timed out has what is left of the job. Milliseconds since the epoch. */
@@ -60,18 +93,11 @@ export function failureSince(events: readonly EngineEvent[], sinceMs: number): s
 
 function settle({ engine, commandDirectory }: Handover, { events, result }: Watched, interruptedAtMs: number): number {
   const failure = failureSince(events, interruptedAtMs);
-  if (result === undefined && failure !== undefined) {
-    endEngine(engine);
-    removeCommandFiles(commandDirectory);
-    annotateError(`The command could not be frozen, and was ended: ${failure}`, { title: 'fastfreeze: failed' });
-    return 1;
-  }
   if (result === undefined) {
+    const before = failure === undefined ? '' : ` An attempt has failed before: ${failure}.`;
     warning(
-      'The image is not complete, and the time is up. On a self-hosted runner it is finished in the background.',
-      {
-        title: 'fastfreeze: interrupted',
-      },
+      `The image is not complete, and the time is up.${before} On a self-hosted runner it is finished in the background; if that fails, the command is ended.`,
+      { title: 'fastfreeze: interrupted' },
     );
     return 0;
   }

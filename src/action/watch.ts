@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, openSync, readSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type EngineEvent, type EngineResult, OUTPUT_FILE, readEvents, resultOf } from './engine-task.js';
+import { type EngineEvent, type EngineResult, readEvents, resultOf } from './engine-task.js';
 import { type EngineHandle, isAlive } from './engine-process.js';
+import { type Show, ShownOutput } from './shown-output.js';
 
 const LOOK_MS = 100;
-const PIECE_BYTES = 65_536;
 
 export interface Watched {
   readonly events: readonly EngineEvent[];
@@ -14,52 +12,43 @@ export interface Watched {
   readonly result: EngineResult | undefined;
   /** How much of the output is shown by now. */
   readonly shownBytes: number;
+  /** What of it there was no time to show. */
+  readonly hiddenBytes: number;
 }
 
 export interface WatchOptions {
   /** By `Date.now()`; undefined: as long as it takes. */
   readonly untilMs?: number | undefined;
   readonly signal?: AbortSignal;
-  /** Shows what the engine and the command write; without it nothing is read. */
-  readonly show?: (piece: Buffer) => Promise<void>;
+  /** Shows what the engine and the command write. */
+  readonly show: Show;
   /** What another step has shown already. */
   readonly shownBytes?: number;
   readonly onEvents?: (events: readonly EngineEvent[]) => Promise<void>;
 }
 
-/** Wait for the end of the engine, and show its output meanwhile. One that is gone without a word has failed. */
+/** Wait for the end of the engine, and show its output meanwhile, neither for longer than asked. One that is gone without a word has failed. */
 export async function watchEngine(engine: EngineHandle, options: WatchOptions): Promise<Watched> {
   const { untilMs = Infinity, signal, show, onEvents } = options;
-  const output = show === undefined ? undefined : openSync(join(engine.directory, OUTPUT_FILE), 'r');
+  const isOver = (): boolean => signal?.aborted === true || Date.now() >= untilMs;
+  const output = ShownOutput.open(engine.directory, options.shownBytes ?? 0);
   let seen = 0;
-  let shownBytes = options.shownBytes ?? 0;
   try {
     for (;;) {
       // Before the events: what it wrote before its last one is shown then.
       const wasAlive = isAlive(engine);
       const events = readEvents(engine.directory);
-      if (output !== undefined && show !== undefined) shownBytes = await showNew(output, shownBytes, show);
+      const hiddenBytes = await output.show(show, isOver);
       if (events.length > seen) await onEvents?.(events);
       seen = events.length;
-      const result = resultOf(events);
-      if (result !== undefined) return { events, result, shownBytes };
-      if (!wasAlive) return { events, result: lost(), shownBytes };
-      if (signal?.aborted === true || Date.now() >= untilMs) return { events, result: undefined, shownBytes };
+      const result = resultOf(events) ?? (wasAlive ? undefined : lost());
+      if (result !== undefined || isOver()) {
+        return { events, result, shownBytes: output.shownBytes, hiddenBytes };
+      }
       await sleep(LOOK_MS);
     }
   } finally {
-    if (output !== undefined) closeSync(output);
-  }
-}
-
-/** Resolves to where it ends by now. */
-async function showNew(output: number, from: number, show: (piece: Buffer) => Promise<void>): Promise<number> {
-  for (let at = from; ;) {
-    const piece = Buffer.alloc(PIECE_BYTES);
-    const length = readSync(output, piece, 0, piece.length, at);
-    if (length === 0) return at;
-    await show(piece.subarray(0, length));
-    at += length;
+    output.close();
   }
 }
 

@@ -27,7 +27,7 @@ import type { Command } from './command.js';
 import { EXIT } from './exit-codes.js';
 import { notifyOption } from './notify.js';
 import { passphraseOption } from './passphrase.js';
-import { preserveOption } from './preserve.js';
+import { exceptOption, preserveOption } from './preserve.js';
 
 /** Those of `run`, which `batch run` has as well. */
 export const RUN_OPTIONS = {
@@ -59,6 +59,7 @@ export const RUN_OPTIONS = {
   'scrub-env': { type: 'string', multiple: true },
   'preserve-path': { type: 'string', multiple: true },
   'preserve-open-files': { type: 'boolean' },
+  'preserve-except': { type: 'string', multiple: true },
   'preserve-setuid': { type: 'boolean' },
   'carry-mapped': { type: 'boolean' },
   'cpu-baseline': { type: 'string' },
@@ -112,6 +113,8 @@ Files of the application that travel in the image (checkpoints take them along t
       --preserve-path PATH   a file or a directory with all below it; several with : or by
                              repeating. A restore makes it what it was: what was not there
                              is set aside, in .fastfreeze-set-aside
+      --preserve-except PATH what of them does not travel, and a restore leaves as it is;
+                             several with : or by repeating
       --preserve-open-files  every regular file that the application has open for writing
       --preserve-setuid      let restored files have the setuid bits and capabilities that
                              the image says
@@ -296,6 +299,7 @@ export function toRunOptions(parsed: ParsedArguments, image: ImageUrl): RunOptio
     ...optional('onAppReady', textOption(parsed, 'on-app-ready')),
     ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
     preserve: preserveOption(parsed),
+    preserveExcept: exceptOption(parsed),
     preserveSetuid: flagOption(parsed, 'preserve-setuid'),
     ...optional('outputPath', absolute(textOption(parsed, 'output'))),
     ...optional('passphrase', passphraseOption(parsed)),

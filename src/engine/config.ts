@@ -51,6 +51,8 @@ export interface JobOptions {
   readonly metricsPath?: string;
   readonly spoolDirectory?: string;
   readonly preserve: Preserve;
+  /** Absolute paths below those: they do not travel, and a restore leaves them as they are. */
+  readonly preserveExcept: readonly string[];
   /** Let restored files have setuid bits and capabilities because the image says so. */
   readonly preserveSetuid: boolean;
   readonly verbosity: Verbosity;

@@ -135,10 +135,16 @@ export function refuseOverlap(paths: readonly string[], imageUrl: string): void 
   });
 }
 
-/** Images, and what else of ours may lie among the application's files: an image must not hold itself. */
+/** Images, and what else of ours may lie among the application's files (an image must not hold itself), and what was left out by name. */
 function notTheApplications(config: SupervisorConfig, imageUrls: readonly string[]): string[] {
   const images = imageUrls.filter(isFileUrl).map(parseFileUrl);
-  const ours = [...images, ...config.ownOutputs, dirname(config.jobDirectory), config.logDirectory];
+  const ours = [
+    ...images,
+    ...config.preserveExcept,
+    ...config.ownOutputs,
+    dirname(config.jobDirectory),
+    config.logDirectory,
+  ];
   if (config.temporaryDirectory !== undefined) ours.push(config.temporaryDirectory);
   if (config.spoolDirectory !== undefined) ours.push(config.spoolDirectory);
   if (config.metricsPath !== undefined) ours.push(config.metricsPath);

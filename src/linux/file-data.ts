@@ -7,6 +7,12 @@ const sysLseek = libc.func('int64 lseek(int fd, int64 offset, int whence)') as (
   offset: number,
   whence: number,
 ) => number | bigint;
+const sysFallocate = libc.func('int fallocate(int fd, int mode, int64 offset, int64 length)') as (
+  fd: number,
+  mode: number,
+  offset: number,
+  length: number,
+) => number;
 const sysUtimensat = libc.func('int utimensat(int dir, const void *path, const void *times, int flags)') as (
   dir: number,
   path: Uint8Array,
@@ -16,6 +22,8 @@ const sysUtimensat = libc.func('int utimensat(int dir, const void *path, const v
 
 const SEEK_DATA = 3;
 const SEEK_HOLE = 4;
+const FALLOC_FL_KEEP_SIZE = 1;
+const FALLOC_FL_PUNCH_HOLE = 2;
 const AT_FDCWD = -100;
 const AT_SYMLINK_NOFOLLOW = 0x100;
 /** In place of nanoseconds: leave this time as it is. */
@@ -33,6 +41,11 @@ export function nextData(fd: number, offset: number): { readonly from: number; r
     throw new SystemError('lseek', errno);
   }
   return { from, to: check(Number(sysLseek(fd, from, SEEK_HOLE)), 'lseek') };
+}
+
+/** Give back the disk of a part of a file, which reads as zeros then. Throws where the file system cannot. */
+export function punchHole(fd: number, offset: number, length: number): void {
+  check(sysFallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, length), 'fallocate');
 }
 
 /** Set when a file, or a link itself, was last changed, to the nanosecond; its time of access stays. */

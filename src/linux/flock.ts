@@ -22,6 +22,14 @@ export function tryLockDirectory(path: string): number | undefined {
   return lockWhereKnown(openSync(path, constants.O_RDONLY | constants.O_DIRECTORY));
 }
 
+/** As `tryLockDirectory`; where the file system knows no such locks, as if somebody held it. */
+export function tryLockLeftDirectory(path: string): number | undefined {
+  const fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  if (sysFlock(fd, LOCK_EX | LOCK_NB) === 0) return fd;
+  closeFd(fd);
+  return undefined;
+}
+
 /** As `tryLock`; where the file system knows no such locks (Lustre without its mount option), as if nobody held it. */
 export function tryLockWhereKnown(path: string): number | undefined {
   return lockWhereKnown(openSync(path, 'a', 0o600));

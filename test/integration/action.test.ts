@@ -519,7 +519,9 @@ describe('the action', () => {
         expect(await step.ends()).toBe(1);
         await run.finish(1);
         expect(step.annotations.at(-1)).toMatchObject({ level: 'error', title: 'fastfreeze: failed' });
-        expect(step.annotations.at(-1)?.message).toMatch(/could not be frozen, and was ended: .*no space is left/);
+        expect(step.annotations.at(-1)?.message).toMatch(
+          /cannot freeze the command, which was ended: .*no space is left/,
+        );
       });
     }, 400_000);
   }
@@ -750,6 +752,74 @@ describe('the action', () => {
       }
     });
   }, 120_000);
+
+  test('the post step is told to end while an image is being written: it leaves in time, and the image is finished', async () => {
+    const fake = await GcsFake.start();
+    fake.makeBucket('jobs');
+    try {
+      await story('root', async (bed) => {
+        const given = {
+          run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+          'image-base': 'gs://jobs/images',
+        };
+        const first = await job(bed, { env: { ...fake.env, FF_STORE_RATE_LIMIT: '2M' } });
+        writeFileSync(join(first.workspace, 'gha-creds-1.json'), '{}');
+        const one = first.step(given);
+        await one.logs(/^\d+ holding$/m);
+        let failures = 0;
+        fake.fault = ({ query }) =>
+          (query['name'] ?? '').endsWith('.ffs') && failures++ === 0 ? { kind: 'answer', status: 403 } : undefined;
+        await first.cancel(one);
+        expect(await one.ends()).toBe(1);
+        const finished = first.finish();
+        await one.logs(/waiting for the image/);
+        await one.interrupt();
+        await finished;
+        expect(failures).toBeGreaterThan(1);
+        expect(one.annotations.at(-1)).toMatchObject({ level: 'warning', title: 'fastfreeze: interrupted' });
+        expect(one.annotations.at(-1)?.message).toMatch(
+          /is not complete.* An attempt has failed before: .*permission denied/,
+        );
+        await until('the image', () => fake.names('jobs').some((name) => /manifest-00000001\.json$/.test(name)));
+
+        const second = await job(bed, { attempt: 2, env: fake.env });
+        writeFileSync(join(second.workspace, 'gha-creds-2.json'), '{}');
+        const two = second.step(given);
+        await two.logs(/^\d+ holding$/m);
+        // Each job's own: neither brought back nor set aside.
+        expect(readdirSync(second.workspace)).toEqual(['gha-creds-2.json']);
+        bed.write('stop', '');
+        expect(await two.ends()).toBe(0);
+        await second.finish();
+        expect(two.outputs.get('restored')).toBe('true');
+      });
+    } finally {
+      fake.check();
+      await fake.stop();
+    }
+  }, 120_000);
+
+  test('the post step is told to end, and the store is full: the command does not outlive its job', async () => {
+    await story('root', async (bed) => {
+      const full = bed.tmpfs('full', 2 * 1_048_576);
+      const run = await job(bed);
+      const step = run.step({
+        run: `exec ${PYTHON} ${fixture('large.py')} ${bed.path('stop')} 16 seed`,
+        'image-base': `file:${full}`,
+      });
+      await step.logs(/^\d+ holding$/m);
+      await run.cancel(step);
+      expect(await step.ends()).toBe(1);
+      const finished = run.finish(1);
+      await step.logs(/waiting for the image/);
+      await step.interrupt();
+      await finished;
+      expect(step.annotations.at(-1)).toMatchObject({ level: 'error', title: 'fastfreeze: failed' });
+      expect(step.annotations.at(-1)?.message).toMatch(
+        /cannot freeze the command, which was ended: .*no space is left/,
+      );
+    });
+  }, 60_000);
 
   test.each([
     [{ run: ' ' }, /cannot use the input run: "": it is empty\. Try: give the command/],

@@ -90,11 +90,15 @@ ${typed('docs/install.md', 'fastfreeze doctor')}`;
 
   test('has the licence of everything in it', () => {
     const text = readFileSync(join(made.extracted, 'licenses/README'), 'utf8');
-    const files = [...text.matchAll(/(?:text: |, |: )((?:LICENSE|licenses|node_modules|criu)\S*?)(?=,? |,?\n)/g)].map(
-      ([, file]) => file ?? '',
-    );
+    const files = [
+      ...text.matchAll(/(?:text: |, |: )((?:LICENSE|licenses|lib|node_modules|criu)\S*?)(?=,? |,?\n)/g),
+    ].map(([, file]) => file ?? '');
     expect(files.length).toBeGreaterThan(90);
     expect(files.filter((file) => !existsSync(join(made.extracted, file)))).toEqual([]);
+    // Of a bundle whose packages are not there themselves.
+    expect(readFileSync(join(made.extracted, 'lib/licenses.txt'), 'utf8')).toMatch(
+      /^@actions\/cache .*\n\nThe MIT License/m,
+    );
     expect(text).toMatch(/^Node\.js v.*\nlibstdc\+\+/m);
     for (const one of readdirSync(join(made.extracted, 'tools')).filter((name) => name !== 'lib')) {
       expect(readdirSync(join(made.extracted, 'licenses'))).toContain(one);

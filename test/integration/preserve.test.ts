@@ -172,7 +172,14 @@ test('as root: a checkpoint may name more of them, and those of before are not f
     writeFileSync(`${second}/capable`, '');
     writeXattr(Buffer.from(`${second}/capable`), CAPABILITIES, CAP_NET_RAW);
     mkdirSync(`${first}/empty`);
-    const job = bed.run(await bed.place(), ['--image-url', image, '--preserve-path', first], command);
+    writeFileSync(`${first}/secret`, 'of this machine\n');
+    const except = ['--preserve-except', `${first}/secret:${first}/later`];
+    const covering = ['run', '--image-url', image, '--preserve-path', first, '--preserve-except', first, '--', 'true'];
+    expect(await (await bed.place()).fastfreeze(covering)).toMatchObject({
+      code: 2,
+      stderr: expect.stringContaining('nothing would be preserved of') as unknown,
+    });
+    const job = bed.run(await bed.place(), ['--image-url', image, '--preserve-path', first, ...except], command);
     await job.ready('scratch');
     const { stderr } = await job.commits(['--leave-running']);
     expect(stderr).toMatch(/^Note: The application has .*\/second\/open open for writing, not in the image/m);
@@ -190,10 +197,16 @@ test('as root: a checkpoint may name more of them, and those of before are not f
     for (const setuid of [false, true]) {
       rmSync(first, { recursive: true });
       rmSync(second, { recursive: true });
-      const more = setuid ? ['--preserve-setuid'] : [];
+      const others = ['secret', 'later'].map((name) => `${first}/${name}`);
+      if (setuid) mkdirSync(first);
+      if (setuid) for (const path of others) writeFileSync(path, 'of the next\n');
+      const more = setuid ? ['--preserve-setuid', ...except] : [];
       const again = bed.run(await bed.place(), ['--image-url', image, '--generation', '3', ...more], command);
       await again.ready('restored');
       expect(existsSync(`${first}/empty`)).toBe(true);
+      expect(others.map((path) => (existsSync(path) ? readFileSync(path, 'utf8') : ''))).toEqual(
+        setuid ? ['of the next\n', 'of the next\n'] : ['', ''],
+      );
       expect(statSync(`${second}/tool`).mode & 0o7777).toBe(setuid ? 0o4755 : 0o755);
       const capable = readXattrs(Buffer.from(`${second}/capable`)).get(CAPABILITIES);
       expect(capable).toEqual(setuid ? CAP_NET_RAW : undefined);

@@ -2,27 +2,56 @@
 // The store in GitHub's cache by the real client, in the process that it has for it, against the strict fake.
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import {
+  chownSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { createCacheStore } from '../../src/store/cache/cache-store.js';
 import { readCacheSettings } from '../../src/store/cache/settings.js';
+import { StagingDirectory } from '../../src/store/cache/staging-directory.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { CacheFake, type CacheFault, type CacheRequest } from '../support/cache-fake.js';
 import { until } from '../support/until.js';
+import { moduleUrl } from '../unit/linux/support.js';
 import { describeStore, expectCode } from '../unit/store/conformance.js';
 
 jest.setTimeout(120_000);
 
+/** A commit has to be made within three quarters of it, also on a machine that has much to do. */
+const SETTLE_MS = 4_000;
+
 let fake: CacheFake;
 let staging: string;
+/** Before all others on PATH. */
+let tools: string;
+/** What the runner empties when a job is over. */
+let temp: string;
 let places = 0;
 const saved = { ...process.env };
 
 beforeAll(async () => {
   fake = await CacheFake.start();
-  staging = mkdtempSync(join(tmpdir(), 'ff-cache-'));
-  Object.assign(process.env, fake.env(), { RUNNER_TEMP: staging, FF_STORE_RETRY_S: '2' });
+  [staging, tools, temp] = [directory(), directory(), directory()];
+  // Silent as long as a file says so, as one that is killed or cannot be started.
+  writeFileSync(join(tools, 'zstd'), '#!/bin/sh\n[ -e "${0%/*}/silent" ] && exit 1\nexec /usr/bin/zstd "$@"\n', {
+    mode: 0o755,
+  });
+  Object.assign(process.env, fake.env(), {
+    RUNNER_TEMP: temp,
+    TMPDIR: staging,
+    FF_STORE_RETRY_S: '2',
+    PATH: `${tools}:${saved['PATH'] ?? ''}`,
+  });
 });
 
 beforeEach(() => {
@@ -32,6 +61,7 @@ beforeEach(() => {
 afterEach(() => {
   fake.fault = () => undefined;
   fake.isFull = false;
+  fake.newestBy = 'reserved';
   fake.limitBytes = Infinity;
   fake.check();
 });
@@ -39,7 +69,8 @@ afterEach(() => {
 afterAll(async () => {
   // Idle processes go by themselves, and what they had on disk with them.
   await until('the staging directory to be empty', () => readdirSync(staging).length === 0, 20_000);
-  rmSync(staging, { recursive: true });
+  expect(readdirSync(temp)).toEqual([]);
+  for (const path of [staging, tools, temp]) rmSync(path, { recursive: true });
   process.env = saved;
   await fake.stop();
 });
@@ -95,6 +126,20 @@ describe('a failure that the client only logs', () => {
     await expectCode('store', store.list('manifest-'), 'this run may not do so');
   });
 
+  test('nor is one for which zstd does not answer: the client would look for others', async () => {
+    const store = open();
+    await store.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
+    writeFileSync(join(tools, 'silent'), '');
+    try {
+      const error = await expectCode('store', store.list('manifest-'), 'zstd did not answer');
+      expect(error.reason).toMatch(/\(\d+ tries\)$/);
+      await expectCode('store', write(store, 'a.ffs', Buffer.from('x')), 'zstd did not answer');
+    } finally {
+      rmSync(join(tools, 'silent'));
+    }
+    expect(await store.list('manifest-')).toMatchObject([{ name: 'manifest-00000001.json' }]);
+  });
+
   test('a download that fails is told, and passes when it is tried again', async () => {
     const store = open();
     await write(store, 'a.ffs', Buffer.from('content'));
@@ -134,7 +179,7 @@ test('a key that an attempt left reserved is no hindrance to the next', async ()
 });
 
 test('a commit whose writer was killed is waited for, and then overtaken by one', async () => {
-  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: 1_000 };
+  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: SETTLE_MS };
   const twins = [1, 2, 3].map(() => createCacheStore('killed', settings, {}));
   const [first] = twins;
   await first?.createIfAbsent('manifest-00000001.json', Buffer.from('x'));
@@ -148,6 +193,51 @@ test('a commit whose writer was killed is waited for, and then overtaken by one'
   await first?.read('manifest-00000002.json', 0, into);
   expect(into.toString()).toBe(`twin ${outcomes.indexOf('created')}`);
 });
+
+describe('one of twins that stood still at its commit for longer than others wait', () => {
+  test.each([
+    ['reserved', 'has committed', false],
+    ['finalized', 'is about to', true],
+  ] as const)('commits nothing, where the newest entry was %s last, and another %s', async (by, _, isHeld) => {
+    fake.newestBy = by;
+    const name = 'manifest-00000001.json';
+    const settings = { ...readCacheSettings('cache:x', process.env), settleMs: SETTLE_MS };
+    const job = `twins-${by}-${isHeld}`;
+    const [slow, quick, reader] = [0, 1, 2].map(() => createCacheStore(job, settings, {}));
+    const [slowGoes, quickGoes] = [gate(), gate()];
+    fake.fault = ({ what, key }) => {
+      if (what !== 'finalize') return undefined;
+      if (key.endsWith(':once:1')) return { kind: 'hold', until: slowGoes.opened };
+      return isHeld ? { kind: 'hold', until: quickGoes.opened } : undefined;
+    };
+    const asked = async (what: CacheRequest['what'], suffix: string, from = 0): Promise<number> =>
+      await until(`${what} of ${suffix}`, () => {
+        const at = fake.requests.findIndex((one, i) => i >= from && one.what === what && one.key.endsWith(suffix));
+        return at < 0 ? undefined : at + 1;
+      });
+    const slows = slow?.createIfAbsent(name, Buffer.from('slow'));
+    await asked('finalize', ':once:1');
+    const quicks = quick?.createIfAbsent(name, Buffer.from('fast'));
+    const at = await asked('finalize', ':once:2');
+    if (!isHeld) expect(await quicks).toBe('created');
+    slowGoes.open();
+    // It sees that it was too late, and goes on as anybody would: that key is taken as well.
+    await asked('reserve', ':once:2', at);
+    quickGoes.open();
+    expect([await slows, await quicks]).toEqual(['exists', 'created']);
+    expect(fake.keys()).toEqual(expect.arrayContaining([1, 2].map((one) => `fastfreeze:${job}:${name}:once:${one}`)));
+    const into = Buffer.alloc(4);
+    await reader?.read(name, 0, into);
+    expect(into.toString()).toBe('fast');
+    expect(await quick?.createIfAbsent(name, Buffer.from('more'))).toBe('exists');
+  });
+});
+
+function gate(): { readonly open: () => void; readonly opened: Promise<void> } {
+  let open: () => void = () => undefined;
+  const opened = new Promise<void>((resolve) => (open = resolve));
+  return { open, opened };
+}
 
 test('an object of many blocks comes back as it was; an entry that has gone is missing', async () => {
   const store = open();
@@ -216,6 +306,60 @@ test('a token that cannot write, or has expired, is told of before anything is f
     process.env['ACTIONS_RUNTIME_TOKEN'] = token;
   }
 });
+
+test('the runner empties its folder while an object is on its way: what a job leaves behind lies elsewhere', async () => {
+  const store = open();
+  fake.fault = ({ what }) => {
+    if (what === 'reserve') for (const name of readdirSync(temp)) rmSync(join(temp, name), { recursive: true });
+    return undefined;
+  };
+  writeFileSync(join(temp, 'of-the-runner'), '');
+  await write(store, 'a.ffs', Buffer.from('content'));
+  expect(readdirSync(temp)).toEqual([]);
+  expect(await store.size('a.ffs')).toBe(7);
+});
+
+test('what a process that was killed left is removed by the next, and nothing of one that lives, or of another user', async () => {
+  const base = directory();
+  const foreign = join(base, 'fastfreeze-cache-foreign');
+  mkdirSync(foreign);
+  const isRoot = process.getuid?.() === 0;
+  if (isRoot) chownSync(foreign, 64001, 64001);
+  symlinkSync('/etc', join(base, 'fastfreeze-cache-link'));
+  const script = `
+    import { StagingDirectory } from ${JSON.stringify(moduleUrl('store/cache/staging-directory.js'))};
+    const { path } = await StagingDirectory.make(${JSON.stringify(base)});
+    (await import('node:fs')).writeFileSync(path + '/object-1', 'x');
+    console.log(path);
+    setInterval(() => undefined, 1000);`;
+  const child = spawn(process.execPath, ['--no-warnings', '--input-type=module', '--eval', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  try {
+    const [said] = (await once(child.stdout, 'data')) as [Buffer];
+    const path = said.toString().trim();
+    expect(statSync(path).mode & 0o777).toBe(0o700);
+    const mine = await StagingDirectory.make(base);
+    expect(existsSync(join(path, 'object-1'))).toBe(true);
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    const next = await StagingDirectory.make(base);
+    expect(existsSync(path)).toBe(false);
+    expect(existsSync(mine.path)).toBe(true);
+    await Promise.all([mine.remove(), next.remove()]);
+    expect(readdirSync(base).sort()).toEqual([
+      ...(isRoot ? ['fastfreeze-cache-foreign'] : []),
+      'fastfreeze-cache-link',
+    ]);
+  } finally {
+    child.kill('SIGKILL');
+    rmSync(base, { recursive: true });
+  }
+});
+
+function directory(): string {
+  return mkdtempSync(join('/tmp', 'ff-cache-'));
+}
 
 /** A place of its own; with a number, one that is there. */
 function open(number = ++places): Store {

@@ -16,7 +16,9 @@ export type CacheFault =
   /** The connection is reset before anything is done. */
   | { readonly kind: 'reset' }
   /** Everything is done; the connection is reset instead of the answer. */
-  | { readonly kind: 'lose-answer' };
+  | { readonly kind: 'lose-answer' }
+  /** Nothing is done before that, as where whoever asked stands still. */
+  | { readonly kind: 'hold'; readonly until: Promise<void> };
 
 export interface CacheRequest {
   readonly what: 'reserve' | 'finalize' | 'lookup' | 'upload' | 'download';
@@ -58,6 +60,8 @@ export class CacheFake {
   fault: (request: CacheRequest) => CacheFault | undefined = () => undefined;
   /** Beyond it what was not used for longest is evicted. */
   limitBytes = Infinity;
+  /** What the newest entry is: GitHub does not say. */
+  newestBy: 'reserved' | 'finalized' = 'reserved';
   /** Nothing can be reserved any more. */
   isFull = false;
   readonly #entries: CacheEntry[] = [];
@@ -149,6 +153,7 @@ export class CacheFake {
         answer(response, status, call.isBlob ? azureError('Injected', said) : twirpError(status, said), headers);
         return;
       }
+      if (fault?.kind === 'hold') await fault.until;
       const reply = call.act();
       if (fault?.kind === 'lose-answer') message.socket.destroy();
       else answer(response, reply.status, reply.body, reply.headers);
@@ -248,6 +253,10 @@ export class CacheFake {
     }
     entry.bytes = upload.whole;
     entry.usedAt = ++this.#clock;
+    if (this.newestBy === 'finalized') {
+      this.#keep((one) => one !== entry);
+      this.#entries.push(entry);
+    }
     this.#uploads.delete(String(entry.id));
     this.#evictBeyondLimit();
     return { status: 200, body: { ok: true, entry_id: String(entry.id) } };

@@ -125,7 +125,7 @@ export class RunnerJob {
     this.killOrphans();
   }
 
-  /** Post steps, the last first, which must end with that code; then what still has our mark is killed. */
+  /** Post steps, the last first, which must end with that code; then what still has our mark is killed, and the folder for temporary files emptied. */
   async finish(postCode = 0): Promise<void> {
     if (!this.#isDown) {
       for (const step of [...this.#steps].reverse()) {
@@ -136,6 +136,8 @@ export class RunnerJob {
       }
     }
     this.killOrphans();
+    for (const name of readdirSync(this.temp))
+      rmSync(join(this.temp, name), { recursive: true, force: true, maxRetries: 3 });
   }
 
   killOrphans(): void {

@@ -5,7 +5,7 @@
  */
 import type { AgentAnswer, AgentRequest, AgentResult } from './agent-protocol.js';
 import { OBJECT_PATH } from './agent-protocol.js';
-import { readFailure } from './said.js';
+import { readDoubt, readFailure } from './said.js';
 import { restoreCache, saveCache } from './sdk.js';
 
 const MAX_SAID = 1 << 20;
@@ -28,9 +28,11 @@ async function one(request: AgentRequest, key: string): Promise<AgentResult> {
   said = '';
   try {
     const done = await perform(request, key);
+    const lines = said.split('\n');
+    const failure = done === undefined ? readFailure(lines) : undefined;
+    const doubt = failure ?? readDoubt(lines, done === undefined && request.op !== 'save');
+    if (doubt !== undefined) return { failure: doubt };
     if (done !== undefined) return { key: done };
-    const failure = readFailure(said.split('\n'));
-    if (failure !== undefined) return { failure };
     if (request.op !== 'save') return { key: null };
     return { failure: { kind: 'other', reason: 'the client says that it is not saved, and not why' } };
   } catch (error) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-import { rmSync } from 'node:fs';
-import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises';
+import { mkdtemp, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { FastFreezeError } from '../../base/errors.js';
 import { storeError } from '../store-error.js';
 import { type Adopt, CacheAgent } from './agent.js';
+import { StagingDirectory, leftForLater } from './staging-directory.js';
 
 /** Each has an SDK in memory, and while it restores an object all of that as well. */
 const MAX_AGENTS = 4;
@@ -19,9 +19,7 @@ export class AgentPool {
   private starting = 0;
   private users = 0;
   private nextName = 1;
-  private root: Promise<string> | undefined;
-  /** The last directory of these. */
-  private made: string | undefined;
+  private root: Promise<StagingDirectory> | undefined;
   private timer: NodeJS.Timeout | undefined;
 
   constructor(private readonly base: string) {}
@@ -131,27 +129,13 @@ export class AgentPool {
     if (directory !== undefined) await rm(directory, { recursive: true, force: true }).catch(leftForLater);
   }
 
-  /** Made anew after it was cleared. Named without links, as the client's tools see it. */
-  private directory(): Promise<string> {
-    this.root ??= (async () => {
-      await mkdir(this.base, { recursive: true });
-      const made = await mkdtemp(join(await realpath(this.base), 'fastfreeze-cache-'));
-      if (this.made === undefined) process.once('exit', () => this.removeNow());
-      this.made = made;
-      return made;
-    })().catch((error: unknown) => {
+  /** Made anew after it was cleared. */
+  private async directory(): Promise<string> {
+    this.root ??= StagingDirectory.make(this.base).catch((error: unknown) => {
       this.root = undefined;
       throw storeError(error, 'make room for objects in', this.base);
     });
-    return this.root;
-  }
-
-  private removeNow(): void {
-    try {
-      if (this.made !== undefined) rmSync(this.made, { recursive: true, force: true });
-    } catch {
-      leftForLater();
-    }
+    return (await this.root).path;
   }
 
   private async clear(): Promise<void> {
@@ -162,17 +146,9 @@ export class AgentPool {
     for (const agent of this.agents.keys()) agent.end();
     this.agents.clear();
     const directory = await root?.catch(() => undefined);
-    if (directory !== undefined) {
-      await rm(directory, { recursive: true, force: true, maxRetries: 3 }).catch(leftForLater);
-    }
+    await directory?.remove();
   }
 }
-
-/**
- * What cannot be removed now (NFS keeps files that are open under another name) costs room in a temporary directory, and
- * must cost nothing else: neither an agent that others wait for, nor the application.
- */
-const leftForLater = (): void => undefined;
 
 function calledOff(subject: string): FastFreezeError {
   return new FastFreezeError({ code: 'aborted', op: 'use the cache through', subject, reason: 'asked to stop' });

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { unlink, writeFile } from 'node:fs/promises';
+import { uptime } from 'node:os';
 import { FastFreezeError } from '../../base/errors.js';
 import type { OpenOptions } from '../object/client-loader.js';
 import { assertName, notFound, storeError, truncated } from '../store-error.js';
@@ -18,7 +19,9 @@ const OBJECT_BYTES = 64 * 2 ** 20;
 const MAX_BEFORE = 9;
 const SETTLE_POLL_MS = 1_000;
 /** Keys of one commit: each that was reserved and never written is lost, by a run that was killed, or by a service that failed then. */
-const MAX_COMMIT_ATTEMPTS = 12;
+const ATTEMPTS = Array.from({ length: 12 }, (_, i) => i + 1);
+/** Of the time for which others wait for an entry that we have begun: they are sure to see one that is there by then. */
+const IN_TIME = 0.75;
 /** Keys that this process may have reserved, and failed to write. */
 const spoiled = new Set<string>();
 
@@ -62,13 +65,28 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
       pool.leave();
     }
   };
-  const appears = async (name: string): Promise<boolean> => {
+  /** Of an object that only one may create: the entry of the highest attempt, which counts, from `attempt` on. */
+  const highest = async (name: string, attempt = 1): Promise<string | undefined> => {
+    if ((await find(name)) === undefined) return undefined;
+    const keys = ATTEMPTS.filter((one) => one >= attempt).map((one) => onceKey(prefix, name, one));
+    const there = await Promise.all(keys.map((key) => client.lookup(key)));
+    return keys.findLast((key, i) => there[i] === key);
+  };
+  const locate = async (name: string): Promise<{ readonly key: string; readonly sizeBytes?: number } | undefined> => {
+    const found = await find(name);
+    if (found === undefined) return undefined;
+    if (found.sizeBytes !== undefined) return { key: found.key, sizeBytes: found.sizeBytes };
+    return { key: (await highest(name)) ?? found.key };
+  };
+  const appears = async (name: string, attempt: number): Promise<string | undefined> => {
     const deadlineMs = performance.now() + settings.settleMs;
-    while ((await find(name)) === undefined) {
-      if (performance.now() > deadlineMs) return false;
+    for (;;) {
+      // The last look begins when the time is up: whoever was in time is seen by it.
+      const isLast = performance.now() > deadlineMs;
+      const key = await highest(name, attempt);
+      if (key !== undefined || isLast) return key;
       await new Promise((resolve) => setTimeout(resolve, SETTLE_POLL_MS));
     }
-    return true;
   };
   const unsupported = (op: string, name: string): Promise<never> => Promise.reject(cannot(op, `${url}/${name}`));
 
@@ -99,17 +117,25 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
     async createIfAbsent(name, bytes) {
       assertName(name);
       await refuseEvicted(client, written);
-      for (let attempt = 1; attempt <= MAX_COMMIT_ATTEMPTS; attempt++) {
+      for (const attempt of ATTEMPTS) {
         const key = onceKey(prefix, name, attempt);
         // Nobody else writes it, so there is nothing to wait for.
-        if (spoiled.has(key) && (await find(name)) === undefined) continue;
+        if (spoiled.has(key) && (await highest(name, attempt)) === undefined) continue;
+        const elapsedMs = stopwatch();
+        // Later, somebody may have waited in vain for what we had begun, and have gone on to the next key: so do we.
+        const isInTime = (): boolean => elapsedMs() < settings.settleMs * IN_TIME;
         const saving = client.patiently(name, () => saveBytes(key, bytes));
         saving.catch(() => spoiled.add(key));
-        if ((await saving) === 'saved') return 'created';
+        if ((await saving) === 'saved') {
+          if (isInTime()) return 'created';
+          continue;
+        }
         // A key that is taken belongs to an entry, or to somebody who is writing one, or who died doing so.
-        if (!(await appears(name))) continue;
+        const there = await appears(name, attempt);
+        if (there === undefined) continue;
         // Where only the last answer got lost, it is ours.
-        return (await holds(store, name, bytes)) ? 'created' : 'exists';
+        if (there !== key || !(await holds(store, name, bytes))) return 'exists';
+        if (isInTime()) return 'created';
       }
       throw reservedOnly(`${url}/${name}`, settings.settleMs);
     },
@@ -129,7 +155,7 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
     },
 
     async openReader(name) {
-      const found = await find(name);
+      const found = await locate(name);
       if (found === undefined) throw notFound(`${url}/${name}`);
       const fetch = fetcher(found.key, name);
       const sizeBytes = found.sizeBytes ?? (await staged.size(found.key, fetch));
@@ -137,7 +163,7 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
     },
 
     async size(name) {
-      const found = await find(name);
+      const found = await locate(name);
       if (found === undefined || found.sizeBytes !== undefined) return found?.sizeBytes;
       const sizeBytes = await staged.size(found.key, fetcher(found.key, name));
       staged.drop(found.key);
@@ -202,6 +228,12 @@ async function refuseEvicted(client: CacheClient, written: ReadonlyMap<string, s
     reason: "GitHub's cache has evicted it already: the repository has more in it than its limit",
     hint: "free room with 'gh cache delete', raise the limit in the repository's settings, or use --image-url s3://...",
   });
+}
+
+/** Milliseconds from now on, those included in which this process was stopped, or its machine asleep. */
+function stopwatch(): () => number {
+  const [bootMs, wallMs] = [uptime() * 1000, Date.now()];
+  return () => Math.max(uptime() * 1000 - bootMs, Date.now() - wallMs);
 }
 
 async function holds(store: Store, name: string, bytes: Uint8Array): Promise<boolean> {

@@ -34,6 +34,25 @@ export function readFailure(lines: readonly string[]): Failure | undefined {
   return { kind: kindOf(told), reason: shorten(told), ...(waitS > 0 ? { waitMs: waitS * 1000 } : {}) };
 }
 
+const DOUBTS = {
+  packing: 'zstd did not answer, and without it the client sees none of the entries that are there',
+  miss: 'the client finds nothing, and does not say that the service has said so',
+} as const;
+
+/**
+ * Why an outcome that looks like one must not be taken for it. The client asks `zstd` for its version each time: where that says nothing (it
+ * was killed, or could not be started), the client packs in another way, whose entries are others, and what is there is not found. And that
+ * there is nothing is believed only as the service's answer. `undefined`: there is no doubt.
+ */
+export function readDoubt(lines: readonly string[], isMiss: boolean): Failure | undefined {
+  const asked = lines.findLastIndex((line) => line.startsWith('::debug::zstd version: '));
+  // The line before has what it answered; `::debug::` alone is nothing.
+  if (!/^::debug::./.test(lines[asked - 1] ?? '')) return { kind: 'passing', reason: DOUBTS.packing };
+  if (isMiss && !lines.some((line) => line.startsWith('::debug::Cache not found for version ')))
+    return { kind: 'passing', reason: DOUBTS.miss };
+  return undefined;
+}
+
 function kindOf(reason: string): Failure['kind'] {
   if (/\(409\)|already[ _]exists/i.test(reason)) return 'taken';
   if (/quota|insufficient usage/i.test(reason)) return 'full';

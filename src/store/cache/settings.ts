@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { accessSync, constants } from 'node:fs';
-import { delimiter, join } from 'node:path';
+import { delimiter, isAbsolute, join, resolve } from 'node:path';
 import { FastFreezeError } from '../../base/errors.js';
 import { given, wrongSetting } from '../object/settings.js';
 import { readRetrySettings } from '../object/retry.js';
@@ -43,7 +43,7 @@ export function readCacheSettings(url: string, env: NodeJS.ProcessEnv): CacheSet
     throw wrongSetting('FF_CACHE_LIMIT_GB', text ?? '', `the gigabytes that the repository has, up to ${MAX_LIMIT_GB}`);
   }
   return {
-    stagingDirectory: given(env, 'RUNNER_TEMP') ?? given(env, 'TMPDIR') ?? '/tmp',
+    stagingDirectory: stagingDirectory(env),
     totalBytes: Math.floor(limitGb * GIB),
     retryMs: readRetrySettings(env).deadlineMs ?? DEFAULT_RETRY_MS,
     settleMs: COMMIT_TIMEOUT_MS + 15_000,
@@ -51,6 +51,13 @@ export function readCacheSettings(url: string, env: NodeJS.ProcessEnv): CacheSet
 }
 
 const MAX_LIMIT_GB = 100_000;
+
+/** Not in the runner's own: it empties that when the job is over, and an image may be on its way for longer. */
+function stagingDirectory(env: NodeJS.ProcessEnv): string {
+  const [wanted, runners] = [given(env, 'TMPDIR'), given(env, 'RUNNER_TEMP')];
+  if (wanted === undefined || !isAbsolute(wanted)) return '/var/tmp';
+  return runners !== undefined && `${resolve(wanted)}/`.startsWith(`${resolve(runners)}/`) ? '/var/tmp' : wanted;
+}
 
 /** What can be known without asking the service: `host` where a tool is missing, `store` where the token does not suffice. */
 export function refuseWithoutMeans(url: string, env: NodeJS.ProcessEnv, nowMs: number): void {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // action.yml, its documents, the workflows and dist/: each says what the others say.
-import { existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, readdirSync, statSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { NoOperationTraceWriter, convertWorkflowTemplate, parseWorkflow } from '@actions/workflow-parser';
-import { describe, expect, test } from '@jest/globals';
+import { beforeAll, describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { CRIU_BUNDLE } from '../../../src/action/criu-bundle.js';
 import { readInputs } from '../../../src/action/inputs.js';
@@ -185,16 +185,42 @@ describe('the workflows', () => {
 /** GitHub fetches the repository's archive at the start of each job that uses the action. */
 const MOST_DIST_BYTES = 12 * 1_048_576;
 
+/** esbuild's account: what of which file is in each of the bundles. */
+interface Account {
+  readonly outputs: Readonly<Record<string, { readonly inputs: Readonly<Record<string, { bytesInOutput: number }>> }>>;
+}
+
+/** Folders of npm packages, for files in them. */
+function packagesOf(paths: readonly string[]): string[] {
+  const folders = paths.map((path) => /^(?:.*\/)?node_modules\/(?:@[^/]+\/)?[^/]+(?=\/)/.exec(path)?.[0]);
+  return [...new Set(folders.filter((folder) => folder !== undefined))].sort();
+}
+
+/** Those that a file of licences does not name with their version, or gives no text of. */
+function withoutLicence(folders: readonly string[], text: string): string[] {
+  const [, ...sections] = text.split(`\n${'-'.repeat(80)}\n`);
+  return folders.filter((folder) => {
+    const { name, version } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as Record<string, string>;
+    const found = sections.find((section) => section.startsWith(`${name} ${version} (`));
+    return found === undefined || found.trim().split('\n').length < 3;
+  });
+}
+
 describe('dist/', () => {
-  test('is what the sources build, byte by byte', async () => {
-    const fresh = join(makeDirectory(), 'dist');
+  const directory = makeDirectory();
+  const [fresh, account] = [join(directory, 'dist'), join(directory, 'account.json')];
+
+  beforeAll(async () => {
     await askScript(
-      `process.argv[2] = ${JSON.stringify(fresh)};
+      `[process.argv[2], process.argv[3]] = ${JSON.stringify([fresh, account])};
       await import(${JSON.stringify(join(process.cwd(), 'scripts/build-action.mjs'))});
       console.log('1');`,
       [],
       { timeoutMs: 50_000 },
     );
+  }, 60_000);
+
+  test('is what the sources build, byte by byte', async () => {
     const names = filesBelow(fresh);
     // `npm run build:action` makes it anew.
     expect(filesBelow('dist')).toEqual(names);
@@ -206,7 +232,30 @@ describe('dist/', () => {
     expect(names.filter((name) => !readFileSync(join('dist', name)).equals(readFileSync(join(fresh, name))))).toEqual(
       [],
     );
-  }, 60_000);
+  });
+
+  test('names the licence of every package that is in it', () => {
+    const { outputs } = JSON.parse(readFileSync(account, 'utf8')) as Account;
+    const inputs = Object.values(outputs).flatMap((one) => Object.entries(one.inputs));
+    const packages = packagesOf(inputs.flatMap(([path, { bytesInOutput }]) => (bytesInOutput > 0 ? [path] : [])));
+    expect(packages).toEqual(expect.arrayContaining(['node_modules/@actions/cache', 'node_modules/koffi']));
+    expect(packages.length).toBeGreaterThan(60);
+    expect(withoutLicence(packages, readFileSync('dist/licenses.txt', 'utf8'))).toEqual([]);
+  });
+
+  test('refuses a machine that cannot freeze, without loading what would not load there', async () => {
+    const copy = join(directory, 'elsewhere');
+    cpSync('dist', copy, { recursive: true, filter: (path) => !path.endsWith('.node') });
+    const machine = `data:text/javascript,Object.defineProperty(process,'arch',{value:'arm64'})`;
+    const run = (name: string): ReturnType<typeof runCommand> =>
+      runCommand([process.execPath, '--import', machine, join(copy, 'lib/action', name)]);
+    const main = await run('main.js');
+    expect(main.stdout).toMatch(
+      /^::error title=fastfreeze::cannot run on linux-arm64: only Linux on x64 can be frozen\./m,
+    );
+    expect(main).toMatchObject({ code: 170, stderr: '' });
+    expect(await run('post.js')).toMatchObject({ code: 0, stdout: '', stderr: '' });
+  });
 
   test('is small, has its licences, and names no place of the machine that built it', () => {
     const names = filesBelow('dist');
@@ -218,6 +267,20 @@ describe('dist/', () => {
     for (const name of names.filter((one) => one.endsWith('.js')))
       expect(readFileSync(join('dist', name), 'utf8')).not.toContain(process.cwd());
   });
+});
+
+test('lib/ names the licence of every package that its bundles are made of', () => {
+  const bundles = ['store/s3', 'store/gs', 'store/cache', 'batch'].map((folder) =>
+    readFileSync(join('lib', folder, 'sdk.js'), 'utf8'),
+  );
+  // esbuild says above each file where it is from.
+  const files = bundles.flatMap((text) =>
+    [...text.matchAll(/^ *\/\/ (node_modules\/\S+)$/gm)].map(([, path = '']) => path),
+  );
+  const packages = packagesOf(files);
+  expect(packages).toEqual(expect.arrayContaining(['node_modules/@actions/cache', 'node_modules/@azure/storage-blob']));
+  expect(packages.length).toBeGreaterThan(60);
+  expect(withoutLicence(packages, readFileSync('lib/licenses.txt', 'utf8'))).toEqual([]);
 });
 
 function filesBelow(folder: string): string[] {

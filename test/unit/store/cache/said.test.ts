@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, test } from '@jest/globals';
-import { readFailure } from '../../../../src/store/cache/said.js';
+import { readDoubt, readFailure } from '../../../../src/store/cache/said.js';
 
 describe('what the client says of a failure', () => {
   test.each([
@@ -71,5 +71,31 @@ describe('what the client says of a failure', () => {
   test('and never the signature of an address', () => {
     const said = readFailure(['::warning::Failed to restore: GET https://x.blob/y?sig=SECRET&se=1 failed']);
     expect(said?.reason).toBe('GET https://x.blob/y failed');
+  });
+});
+
+describe('what is believed of the client', () => {
+  const answered = ['::debug::Checking zstd --quiet --version', '::debug::1.5.4', '::debug::zstd version: 1.5.4'];
+  const silent = ['::debug::Checking zstd --quiet --version', '::debug::', '::debug::zstd version: null'];
+  const miss = '::debug::Cache not found for version 1 of keys: k~, k';
+
+  test.each([
+    ['an entry', answered, false, undefined],
+    ['no entry, as the service says', [...answered, miss], true, undefined],
+    ['no entry, as nobody says', answered, true, 'does not say'],
+    ['no entry, where zstd did not answer', [...silent, miss], true, 'zstd did not answer'],
+    ['an entry, where zstd did not answer', silent, false, 'zstd did not answer'],
+    ['nothing said at all', [], false, 'zstd did not answer'],
+    // What an older zstd says has no number that the client can read, and is an answer all the same.
+    [
+      'an entry, by an old zstd',
+      [...answered.slice(0, 1), '::debug::*** zstd v1.3.3 ***', ...silent.slice(2)],
+      false,
+      undefined,
+    ],
+  ] as const)('%s', (_, lines, isMiss, reason) => {
+    const doubt = readDoubt(lines, isMiss);
+    if (reason === undefined) expect(doubt).toBeUndefined();
+    else expect(doubt).toMatchObject({ kind: 'passing', reason: expect.stringContaining(reason) as unknown });
   });
 });

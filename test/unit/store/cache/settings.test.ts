@@ -16,7 +16,7 @@ const tokenOf = (payload: object): string => `h.${Buffer.from(JSON.stringify(pay
 describe('settings', () => {
   test('come from the runner', () => {
     expect(readCacheSettings('cache:a', { ...RUNNER, RUNNER_TEMP: '/t', FF_CACHE_LIMIT_GB: '25' })).toEqual({
-      stagingDirectory: '/t',
+      stagingDirectory: '/var/tmp',
       totalBytes: 25 * 2 ** 30,
       retryMs: 120_000,
       settleMs: 60_000,
@@ -27,6 +27,17 @@ describe('settings', () => {
       retryMs: 3_000,
       settleMs: 60_000,
     });
+  });
+
+  test.each([
+    [{ TMPDIR: '/u' }, '/u'],
+    [{ TMPDIR: '/t/../u', RUNNER_TEMP: '/t' }, '/t/../u'],
+    [{ TMPDIR: '/tt', RUNNER_TEMP: '/t' }, '/tt'],
+    [{ TMPDIR: '/t/x/', RUNNER_TEMP: '/t/' }, '/var/tmp'],
+    [{ TMPDIR: '/t', RUNNER_TEMP: '/t' }, '/var/tmp'],
+    [{ TMPDIR: 'here' }, '/var/tmp'],
+  ])('with %j objects are put together in %s: not where the runner clears up', (env, path) => {
+    expect(readCacheSettings('cache:a', { ...RUNNER, ...env }).stagingDirectory).toBe(path);
   });
 
   test.each([
