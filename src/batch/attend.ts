@@ -21,7 +21,7 @@ export function attend({ system, run, requeueExitCode, signals, log }: Attendanc
   for (const name of signals) process.on(name, () => undefined);
   system.begin?.(run, log);
   const over = new AbortController();
-  void system.inspect?.(requeueExitCode, over.signal).then((findings) => {
+  void system.inspect?.(requeueExitCode, over.signal).then(({ findings }) => {
     for (const { what, remedy } of findings) log.warn(`${what} (try: ${remedy})`);
   });
   return async (code, isFrozen) => {

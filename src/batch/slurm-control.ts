@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { runCommand } from '../notice/sources/run-command.js';
+import { STANDARD_TIMES, readTime } from '../notice/sources/slurm.js';
 
 /** What `scontrol show job -o` says of a job, as far as it matters for running it again. */
 export interface SlurmJob {
@@ -13,6 +14,8 @@ export interface SlurmJob {
   readonly mayRequeue: boolean;
   /** Of sbatch: others cannot be run again. */
   readonly isBatch: boolean;
+  /** Milliseconds since the epoch; undefined where it has no end. */
+  readonly endsAtMs: number | undefined;
 }
 
 /** What slurm.conf does with a job whose script ends with a certain exit code. */
@@ -42,7 +45,7 @@ export function slurmName(env: Readonly<Record<string, string | undefined>>, job
 /** `name` is of `slurmName`. */
 export function slurmControl(jobId: string, name: string): SlurmControl {
   const ask = async (op: string, words: readonly string[], signal: AbortSignal): Promise<string> => {
-    const options = { timeoutMs: TIMEOUT_MS, signal };
+    const options = { timeoutMs: TIMEOUT_MS, signal, env: { ...process.env, ...STANDARD_TIMES } };
     const answer = await runCommand(['scontrol', ...words], options).catch((error: unknown) => {
       throw refusal(op, name, `scontrol cannot be run: ${String(error)}`);
     });
@@ -72,6 +75,7 @@ export function readSlurmJob(output: string, jobId: string): SlurmJob {
     isPreempted: !['', 'None'].includes(field('PreemptTime')),
     mayRequeue: field('Requeue') === '1',
     isBatch: field('BatchFlag') !== '0',
+    endsAtMs: readTime(field('EndTime')),
   };
 }
 

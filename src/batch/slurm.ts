@@ -12,6 +12,7 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
   const jobId = valueOf(env, 'SLURM_JOB_ID');
   const array = valueOf(env, 'SLURM_ARRAY_JOB_ID');
   const endSeconds = countOf(env, 'SLURM_JOB_END_TIME');
+  const endsAtMs = endSeconds === undefined ? undefined : endSeconds * 1000;
   const group = valueOf(env, 'SLURM_HET_JOB_ID');
   return {
     name: 'slurm',
@@ -28,9 +29,9 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
           ),
     taskIndex: valueOf(env, 'SLURM_ARRAY_TASK_ID') ?? valueOf(env, 'SLURM_HET_JOB_OFFSET'),
     attempt: jobId === undefined ? undefined : (countOf(env, 'SLURM_RESTART_COUNT') ?? 0) + 1,
-    endsAtMs: endSeconds === undefined ? undefined : endSeconds * 1000,
+    endsAtMs,
     signalWindowMs: 30_000,
-    sources: jobId === undefined ? [] : [slurmSource({ jobId })],
+    sources: jobId === undefined ? [] : [slurmSource({ jobId, endsAtMs })],
     rerun: (code) =>
       `by RequeueExit=${code} in slurm.conf, else by scontrol requeue, which fastfreeze calls as its last act; the job must have JobRequeue=1 or --requeue`,
     findings: [],
@@ -58,10 +59,12 @@ function ofJob(
     },
     inspect: async (code, signal) => {
       try {
-        return findingsOf(await control.job(signal), await control.onExit(code, signal), code, name);
+        const job = await control.job(signal);
+        const findings = findingsOf(job, await control.onExit(code, signal), code, name);
+        return { findings, endsAtMs: job.endsAtMs ?? null };
       } catch (error) {
-        if (signal.aborted) return [];
-        return [silent(asFastFreezeError(error, 'ask Slurm').message, name)];
+        if (signal.aborted) return { findings: [] };
+        return { findings: [silent(asFastFreezeError(error, 'ask Slurm').message, name)] };
       }
     },
     uploadsAfterwards: () => dropDirectory(jobId) !== undefined,

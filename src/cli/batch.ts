@@ -4,7 +4,7 @@ import { createLogger } from '../base/log.js';
 import { attend } from '../batch/attend.js';
 import { chooseSystem } from '../batch/recognise.js';
 import { resubmit } from '../batch/resubmit.js';
-import { type SetUp, setUp } from '../batch/set-up.js';
+import { type SetUp, setUp, withInspection } from '../batch/set-up.js';
 import { rescue } from '../batch/slurm-rescue.js';
 import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
@@ -141,8 +141,8 @@ async function explain(args: readonly string[]): Promise<number> {
   }
   const known = readSetUp(parsed);
   const { system, requeueExitCode } = known;
-  const asked = (await system.inspect?.(requeueExitCode, new AbortController().signal)) ?? [];
-  const found = { ...known, findings: [...known.findings, ...asked] };
+  const asked = await system.inspect?.(requeueExitCode, new AbortController().signal);
+  const found = asked === undefined ? known : withInspection(known, asked);
   process.stdout.write(flagOption(parsed, 'json') ? explainJson(found) : explainText(found));
   return found.findings.some(({ level }) => level === 'fail') ? EXIT.failed : EXIT.ok;
 }

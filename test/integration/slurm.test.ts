@@ -9,7 +9,7 @@ import { checkLines } from '../support/lines.js';
 import { MAKE_PACKAGE_MS, makePackage } from '../support/package.js';
 import { FULL } from '../support/random.js';
 import { SOLVE, field, hasSlurm, Slurm, SLURM_START_MS, type SlurmJob } from '../support/slurm.js';
-import { until } from '../support/until.js';
+import { sleep, until } from '../support/until.js';
 
 jest.setTimeout(FULL ? 900_000 : 240_000);
 
@@ -187,6 +187,18 @@ const SHORT: Record<string, Story> = {
     await finishes(slurm, 'uploads', job, 1);
   },
 
+  'a limit that was moved since the job began: what scontrol says counts, not the environment': async (slurm) => {
+    slurm.folder('moved');
+    // As Slurm has it from 23.02 on, for good.
+    const script = `#!/bin/sh\nexport SLURM_JOB_END_TIME=$(($(date +%s) + 20))\n${batchRun()}`;
+    const job = await slurm.sbatch('moved', `--time=2 ${SAFE}`, script);
+    await job.runs(1);
+    await sleep(22_000);
+    await job.progresses();
+    expect(job.stderr).not.toMatch(/Checkpointing/);
+    await finishes(slurm, 'moved', job, 0);
+  },
+
   'the task prolog gives what the site has set, and no more': async (slurm) => {
     slurm.folder('exports');
     await slurm.root(['sh', '-c', 'mkdir -p /etc/fastfreeze; printf %s "$0" >/etc/fastfreeze/job.env', SITE]);
@@ -267,6 +279,25 @@ async function preempt(slurm: Slurm, partition: string): Promise<void> {
 const LONG: Record<string, Story> = {
   'a job outlives its time limit three times, by the signal before it': outlives('limit-signal', NOTICE),
   'a job outlives its time limit three times, by what scontrol says': outlives('limit-asked', ''),
+
+  'a limit that is extended and then shortened while the job runs': async (slurm) => {
+    slurm.folder('extended');
+    const job = await slurm.sbatch('extended', `--time=1 ${SAFE}`, batchRun());
+    await job.runs(1);
+    const limit = async (minutes: number): Promise<void> => {
+      await slurm.root(['scontrol', 'update', `JobId=${job.id}`, `TimeLimit=${minutes}`]);
+    };
+    await limit(30);
+    // Past the limit that it began with.
+    await sleep(75_000);
+    await job.progresses();
+    expect(job.stderr).not.toMatch(/Checkpointing/);
+    await limit(3);
+    await job.runs(2);
+    expect(job.stderr.match(/Notice: Slurm ends this job at /g)?.length).toBeGreaterThanOrEqual(4);
+    expect(job.stderr).not.toMatch(/DUE TO TIME LIMIT/);
+    await finishes(slurm, 'extended', job, 1);
+  },
 
   'preemption: with grace, by the user signal and by asking; without grace': async (slurm) => {
     for (const folder of ['signalled', 'asked']) slurm.folder(folder);

@@ -15,17 +15,20 @@ import {
 } from '../../../src/batch/slurm-control.js';
 import { dropDirectory, readDrop, writeDrop } from '../../../src/batch/slurm-drop.js';
 
-const RUNNING: SlurmJob = { state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true };
+const RUNNING: SlurmJob = {
+  ...{ state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true },
+  endsAtMs: new Date(2026, 10, 27, 1, 0, 0).getTime(),
+};
 
 describe('what scontrol says', () => {
   const RECORDS =
-    'JobId=12 ArrayJobId=10 JobName=a JobState=RUNNING Reason=None Requeue=1 PreemptTime=None BatchFlag=1\n' +
-    'JobId=120 JobName=b JobState=COMPLETING Reason=TimeLimit Requeue=0 PreemptTime=2026-11-27T00:00:00 BatchFlag=0\n';
+    'JobId=12 ArrayJobId=10 JobName=a JobState=RUNNING Reason=None Requeue=1 EndTime=2026-11-27T01:00:00 PreemptTime=None BatchFlag=1\n' +
+    'JobId=120 JobName=b JobState=COMPLETING Reason=TimeLimit Requeue=0 EndTime=Unknown PreemptTime=2026-11-27T00:00:00 BatchFlag=0\n';
 
   test('of this job, whatever else is there', () => {
     expect(readSlurmJob(RECORDS, '12')).toEqual(RUNNING);
     const other = { state: 'COMPLETING', reason: 'TimeLimit', isPreempted: true, mayRequeue: false, isBatch: false };
-    expect(readSlurmJob(RECORDS, '120')).toEqual(other);
+    expect(readSlurmJob(RECORDS, '120')).toEqual({ ...other, endsAtMs: undefined });
     expect(() => readSlurmJob(RECORDS, '1')).toThrow(/no record of this job/);
   });
 

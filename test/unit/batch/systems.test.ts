@@ -4,7 +4,7 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { FastFreezeError } from '../../../src/base/errors.js';
 import { chooseSystem, jobKey, recognise } from '../../../src/batch/recognise.js';
-import { setUp } from '../../../src/batch/set-up.js';
+import { setUp, withInspection } from '../../../src/batch/set-up.js';
 import { exitCodeOf } from '../../../src/cli/batch.js';
 import { CHECKPOINTED, INTERRUPTED } from '../../../src/engine/config.js';
 import { jobUrl } from '../../../src/store/job-url.js';
@@ -97,6 +97,30 @@ describe('the set-up', () => {
     expect(setUp({ ...request(slurm), timeLimitMs: 5_000 }).endsAtMs).toBe(1_005_000);
     expect(setUp({ ...request(slurm), timeLimitMs: 5_000_000 }).endsAtMs).toBe(2_000_000);
     expect(setUp(request({})).endsAtMs).toBeUndefined();
+  });
+
+  test('Slurm’s limit is its sources’ to follow; a fixed one only where they are not asked', () => {
+    const slurm = { SLURM_JOB_ID: '7', SLURM_JOB_END_TIME: '2000' };
+    const names = (more: object): string[] =>
+      setUp({ ...request(slurm), ...more }).sources.map(({ name }) => name.replace(/ of job.*/, ''));
+    expect(names({})).toEqual(["Slurm's end and preemption"]);
+    expect(names({ timeLimitMs: 5_000 })).toEqual(['the time limit', "Slurm's end and preemption"]);
+    expect(names({ sources: [] })).toEqual(['the time limit']);
+  });
+
+  test('what scontrol says of the end goes before the environment, and not before a limit of one’s own', () => {
+    const slurm = { SLURM_JOB_ID: '7', SLURM_JOB_END_TIME: '2000' };
+    const end = (more: object, endsAtMs?: number | null): number | undefined =>
+      withInspection(setUp({ ...request(slurm), ...more }), {
+        findings: [],
+        ...(endsAtMs === undefined ? {} : { endsAtMs }),
+      }).endsAtMs;
+    expect([end({}), end({}, 9_000_000), end({}, 1_500_000), end({}, null)]).toEqual([
+      ...[2_000_000, 9_000_000, 1_500_000, undefined],
+    ]);
+    const own = { timeLimitMs: 5_000 };
+    expect([end(own), end(own, 9_000_000), end(own, null)]).toEqual([1_005_000, 1_005_000, 1_005_000]);
+    expect(end({ sources: [] }, 9_000_000)).toBe(2_000_000);
   });
 
   test('what is missing is said, and what could go wrong', () => {
