@@ -21,10 +21,18 @@ export interface SlurmJob {
 /** What slurm.conf does with a job whose script ends with a certain exit code. */
 export type OnExit = 'requeue' | 'hold' | 'nothing';
 
+/** What matters of slurm.conf. */
+export interface SlurmConfig {
+  readonly onExit: OnExit;
+  /** There is an epilog; whether it calls ours it does not say. */
+  readonly hasEpilog: boolean;
+}
+
 /** Slurm's controller, by `scontrol`. What it cannot answer rejects with `host`. */
 export interface SlurmControl {
   job(signal: AbortSignal): Promise<SlurmJob>;
-  onExit(code: number, signal: AbortSignal): Promise<OnExit>;
+  /** `code`: whose `onExit` is asked for. */
+  config(code: number, signal: AbortSignal): Promise<SlurmConfig>;
   /** Slurm ends the job at once and runs it again: who calls this has nothing else left to do. */
   requeue(signal: AbortSignal): Promise<void>;
 }
@@ -56,8 +64,10 @@ export function slurmControl(jobId: string, name: string): SlurmControl {
   };
   return {
     job: async (signal) => readSlurmJob(await ask('ask Slurm about job', ['show', 'job', '-o', jobId], signal), jobId),
-    onExit: async (code, signal) =>
-      readOnExit(await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal), code),
+    config: async (code, signal) => {
+      const text = await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal);
+      return { onExit: readOnExit(text, code), hasEpilog: readHasEpilog(text) };
+    },
     requeue: async (signal) => {
       await ask('requeue job', ['requeue', name], signal);
     },
@@ -90,6 +100,11 @@ export function readOnExit(config: string, code: number): OnExit {
   };
   if (lists('RequeueExitHold')) return 'hold';
   return lists('RequeueExit') ? 'requeue' : 'nothing';
+}
+
+/** `Epilog = (null)` where there is none; of newer versions no line, and `Epilog[0] = /a/path` where there is one. */
+export function readHasEpilog(config: string): boolean {
+  return /^Epilog(?:\[\d+\])?\s*= *\//mu.test(config);
 }
 
 function refusal(op: string, jobId: string, reason: string): FastFreezeError {

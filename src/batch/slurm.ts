@@ -47,6 +47,7 @@ function ofJob(
   const name = slurmName(env, jobId);
   const control = slurmControl(jobId, name);
   const startedAtMs = Date.now();
+  let hasEpilog = false;
   return {
     begin: (run, log) => {
       const directory = dropDirectory(jobId);
@@ -60,18 +61,30 @@ function ofJob(
     inspect: async (code, signal) => {
       try {
         const job = await control.job(signal);
-        const findings = findingsOf(job, await control.onExit(code, signal), code, name);
+        const config = await control.config(code, signal);
+        ({ hasEpilog } = config);
+        const prologOnly = dropDirectory(jobId) === undefined || hasEpilog ? [] : [withoutEpilog()];
+        const findings = [...findingsOf(job, config.onExit, code, name), ...prologOnly];
         return { findings, endsAtMs: job.endsAtMs ?? null };
       } catch (error) {
         if (signal.aborted) return { findings: [] };
         return { findings: [silent(asFastFreezeError(error, 'ask Slurm').message, name)] };
       }
     },
-    uploadsAfterwards: () => dropDirectory(jobId) !== undefined,
+    // The folder is our prolog's, which goes with our epilog. slurm.conf has the last word on that: without one nobody would come.
+    uploadsAfterwards: () => hasEpilog && dropDirectory(jobId) !== undefined,
     runAgain: async (code, { run, log, signal, isFrozen }) => {
       const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
       return await runAgain({ control, jobId: name, code, log, signal, hasSaved });
     },
+  };
+}
+
+function withoutEpilog(): Finding {
+  return {
+    level: 'warn',
+    what: 'slurm.conf has the Prolog of fastfreeze and no Epilog: what it makes for each job stays on the node, and an upload is waited for',
+    remedy: 'the administrator adds Epilog=/opt/fastfreeze/batch-adapters/slurm/epilog',
   };
 }
 

@@ -65,7 +65,10 @@ export interface BatchSystem {
   readonly begin?: (run: BatchRun, log: Logger) => void;
   /** It takes time to ask. Never rejects. */
   readonly inspect?: (code: number, signal: AbortSignal) => Promise<Inspection>;
-  /** Whether somebody finishes an upload from a spool when the run has left; else the run waits for it. */
+  /**
+   * Whether somebody finishes an upload from a spool when the run has left; else the run waits for it, and must begin in time.
+   * No, as long as the inspection has not shown it.
+   */
   readonly uploadsAfterwards?: () => boolean;
   /**
    * The last act of a run that leaves with the code for "run again", where the code alone does not make the system do so.

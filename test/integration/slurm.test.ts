@@ -199,6 +199,29 @@ const SHORT: Record<string, Story> = {
     await finishes(slurm, 'moved', job, 0);
   },
 
+  'explain, in a job: its end by scontrol, and who finishes an upload': async (slurm) => {
+    slurm.folder('explain');
+    const explain = `${BIN} batch explain --json --spool spool`;
+    const script = `#!/bin/sh
+export SLURM_JOB_END_TIME=1
+${explain}
+# Others can look in now, which our prolog does not allow: not its folder, so nobody to finish anything.
+chmod 755 /run/fastfreeze-slurm/$SLURM_JOB_ID
+${explain}
+${BIN} batch explain --spool spool
+`;
+    const job = await slurm.sbatch('explain', '--time=30', script);
+    const { record } = await job.ends();
+    const [first = '', second = '', ...text] = job.stdout.split('\n');
+    const [one, other] = [first, second].map((line) => JSON.parse(line) as { endsAt: string; spool: unknown });
+    const limitMs = Date.parse(one?.endsAt ?? '') - Date.parse(`${field(record, 'StartTime')}Z`);
+    expect([limitMs, one?.endsAt]).toEqual([1_800_000, other?.endsAt]);
+    const directory = '/home/ann/explain/spool';
+    expect(one?.spool).toEqual({ directory, uploadsAfterwards: true });
+    expect(other?.spool).toEqual({ directory, uploadsAfterwards: false });
+    expect(text.join('\n')).toMatch(/^spool +\S+\/spool: nobody finishes the upload after the job: it counts/m);
+  },
+
   'the task prolog gives what the site has set, and no more': async (slurm) => {
     slurm.folder('exports');
     await slurm.root(['sh', '-c', 'mkdir -p /etc/fastfreeze; printf %s "$0" >/etc/fastfreeze/job.env', SITE]);

@@ -9,6 +9,7 @@ import { type AgainOptions, decideAgain, findingsOf, runAgain } from '../../../s
 import {
   type SlurmControl,
   type SlurmJob,
+  readHasEpilog,
   readOnExit,
   readSlurmJob,
   slurmName,
@@ -41,6 +42,16 @@ describe('what scontrol says', () => {
   ])('of its configuration: %j', (config, expected) => {
     expect(readOnExit(config, 85)).toBe(expected);
   });
+
+  test.each([
+    ['Epilog                  = (null)\nEpilogMsgTime           = 2000 usec\n', false],
+    ['Epilog                  = /opt/epilog\n', true],
+    ['Epilog[0]               = /opt/one\nEpilog[1]               = /opt/two\n', true],
+    // Of other kinds, and of the tasks.
+    ['EpilogSlurmctld         = /opt/a\nTaskEpilog              = /opt/b\nSrunEpilog              = /opt/c\n', false],
+  ])('of its epilog: %j', (config, expected) => {
+    expect(readHasEpilog(config)).toBe(expected);
+  });
 });
 
 describe('running a job again', () => {
@@ -70,6 +81,8 @@ describe('running a job again', () => {
     expect(texts({}, 'hold')).toEqual([expect.stringMatching(/RequeueExitHold/)]);
   });
 
+  const requeues: SlurmControl['config'] = () => Promise.resolve({ onExit: 'requeue', hasEpilog: false });
+
   /** What was asked of the controller, and said to the user. */
   async function act(
     control: Partial<SlurmControl>,
@@ -79,7 +92,7 @@ describe('running a job again', () => {
     let said = '';
     const whole: SlurmControl = {
       job: () => Promise.resolve(RUNNING),
-      onExit: () => Promise.resolve('nothing'),
+      config: () => Promise.resolve({ onExit: 'nothing', hasEpilog: false }),
       requeue: () => {
         asked.push('requeue');
         return Promise.resolve();
@@ -112,7 +125,7 @@ describe('running a job again', () => {
       asked: [],
       said: expect.stringMatching(/not requeued by us: it was cancelled/) as unknown,
     });
-    expect(await act({ onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 85 });
+    expect(await act({ config: requeues })).toMatchObject({ asked: [], code: 85 });
   });
 
   test('at the time limit only what has an image of this attempt: else its limit would be used up again and again', async () => {
@@ -132,7 +145,7 @@ describe('running a job again', () => {
   test('a job of --no-requeue leaves with a code that RequeueExit does not have', async () => {
     const job = (): Promise<SlurmJob> => Promise.resolve({ ...RUNNING, mayRequeue: false });
     expect(await act({ job })).toMatchObject({ asked: [], code: 85 });
-    expect(await act({ job, onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 137 });
+    expect(await act({ job, config: requeues })).toMatchObject({ asked: [], code: 137 });
   });
 });
 
