@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { basename } from 'node:path';
 import { asFastFreezeError } from '../base/errors.js';
 import { slurmSource } from '../notice/sources/slurm.js';
 import { hasNewImage } from './new-image.js';
@@ -34,7 +35,8 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
     sources: jobId === undefined ? [] : [slurmSource({ jobId, endsAtMs })],
     rerun: (code) =>
       `by RequeueExit=${code} in slurm.conf, else by scontrol requeue, which fastfreeze calls as its last act; the job must have JobRequeue=1 or --requeue`,
-    findings: [],
+    findings: spreadFindings(env),
+    against: againstSrun,
     ...(jobId === undefined ? {} : ofJob(jobId, env)),
   };
 }
@@ -77,6 +79,38 @@ function ofJob(
       const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
       return await runAgain({ control, jobId: name, code, log, signal, hasSaved });
     },
+  };
+}
+
+/** What does not fit into one process tree on one node. */
+function spreadFindings(env: NodeJS.ProcessEnv): Finding[] {
+  const tasks = countOf(env, 'SLURM_STEP_NUM_TASKS') ?? 1;
+  if (tasks > 1) {
+    return [
+      {
+        level: 'fail',
+        what: `this is one of ${tasks} tasks of an srun: each would be frozen by itself, and the first that is has Slurm end the others`,
+        remedy: 'call batch run in the batch script, once, for one process tree; an array for many',
+      },
+    ];
+  }
+  const nodes = countOf(env, 'SLURM_JOB_NUM_NODES') ?? 1;
+  if (nodes < 2) return [];
+  return [
+    {
+      level: 'warn',
+      what: `the job has ${nodes} nodes: what runs on this one is frozen, what srun starts, here or on the others, is not and ends with the job's requeue`,
+      remedy: 'sbatch --nodes=1',
+    },
+  ];
+}
+
+function againstSrun([program = '']: readonly string[]): Finding | undefined {
+  if (basename(program) !== 'srun') return undefined;
+  return {
+    level: 'fail',
+    what: "srun would be frozen without what it starts: its tasks are processes of Slurm's daemons, and end with the job's requeue",
+    remedy: 'leave srun out: fastfreeze batch run -- COMMAND, one process tree on one node',
   };
 }
 

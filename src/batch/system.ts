@@ -61,6 +61,8 @@ export interface BatchSystem {
   /** What makes it run the job again when it exits with `code`. */
   readonly rerun: (code: number) => string;
   readonly findings: readonly Finding[];
+  /** Why this command cannot be run so that it is frozen whole; undefined where nothing is known against it. */
+  readonly against?: (command: readonly string[]) => Finding | undefined;
   /** Just before the application starts. */
   readonly begin?: (run: BatchRun, log: Logger) => void;
   /** It takes time to ask. Never rejects. */

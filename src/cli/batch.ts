@@ -170,7 +170,7 @@ function planBatch(
   startedAtMs: number,
 ): RunPlan & { readonly lastAct: (code: number) => Promise<number> } {
   const found = readSetUp(parsed);
-  const failure = found.findings.find(({ level }) => level === 'fail');
+  const failure = found.findings.find(({ level }) => level === 'fail') ?? found.system.against?.(parsed.rest);
   const { imageUrl } = found;
   if (failure !== undefined || imageUrl === undefined) {
     throw new FastFreezeError({

@@ -123,6 +123,20 @@ describe('the set-up', () => {
     expect(end({ sources: [] }, 9_000_000)).toBe(2_000_000);
   });
 
+  test('Slurm: several nodes are explained, several tasks of one srun refused', () => {
+    const of = (env: Env): string[] =>
+      recognise({ SLURM_JOB_ID: '7', ...env }).findings.map(({ level, what }) => `${level} ${what}`);
+    expect(of({ SLURM_JOB_NUM_NODES: '1', SLURM_STEP_NUM_TASKS: '1' })).toEqual([]);
+    expect(of({ SLURM_JOB_NUM_NODES: '2' })).toEqual([expect.stringMatching(/^warn the job has 2 nodes: .* srun/)]);
+    expect(of({ SLURM_JOB_NUM_NODES: '2', SLURM_STEP_NUM_TASKS: '8' })).toEqual([
+      expect.stringMatching(/^fail this is one of 8 tasks of an srun/),
+    ]);
+    const { against } = recognise({ SLURM_JOB_ID: '7' });
+    expect([['/usr/bin/srun', './solve'], ['./solve', 'srun'], []].map((command) => against?.(command)?.level)).toEqual(
+      [...['fail', undefined, undefined]],
+    );
+  });
+
   test('what is missing is said, and what could go wrong', () => {
     const levels = (env: Env, more: { imageUrl?: string } = {}): string[] =>
       setUp({ ...request(env), ...more }).findings.map(({ level, what }) => `${level} ${what}`);
