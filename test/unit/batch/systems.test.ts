@@ -7,6 +7,8 @@ import { chooseSystem, jobKey, recognise } from '../../../src/batch/recognise.js
 import { setUp, withInspection } from '../../../src/batch/set-up.js';
 import { exitCodeOf } from '../../../src/cli/batch.js';
 import { CHECKPOINTED, INTERRUPTED } from '../../../src/engine/config.js';
+import { ASSUMED_PACE } from '../../../src/engine/pace.js';
+import { estimate, fitsWindow } from '../../../src/notice/planner.js';
 import { jobUrl } from '../../../src/store/job-url.js';
 
 type Env = Readonly<Record<string, string>>;
@@ -135,6 +137,20 @@ describe('the set-up', () => {
     expect([['/usr/bin/srun', './solve'], ['./solve', 'srun'], []].map((command) => against?.(command)?.level)).toEqual(
       [...['fail', undefined, undefined]],
     );
+  });
+
+  test('how long a notice leaves: thirty seconds at Google, two minutes at EC2, what a signal leaves of each', () => {
+    const windows = (env: Env): (number | undefined)[] => {
+      const { sources, signalWindowMs } = setUp(request(env));
+      return [...sources.map(({ windowMs }) => windowMs), signalWindowMs];
+    };
+    expect(windows({ BATCH_JOB_UID: 'u', BATCH_TASK_INDEX: '0' })).toEqual([30_000, 60_000, 10_000]);
+    expect(windows({ AWS_BATCH_JOB_ID: 'a' })).toEqual([118_000, 30_000]);
+    expect(windows({ SLURM_JOB_ID: '7' })).toEqual([undefined, 30_000]);
+    // What of memory fits, by docs/planner.md: 830 MiB, and 17 GiB where 1 GB/s was measured.
+    const measured = { ...ASSUMED_PACE, captureBytesPerSecond: 1e9, uploadBytesPerSecond: 1e9, samples: 1 };
+    const fits = (mib: number, pace = ASSUMED_PACE): boolean => fitsWindow(30_000, estimate(mib * 2 ** 20, pace));
+    expect([fits(820), fits(840), fits(15_500, measured), fits(17_500, measured)]).toEqual([true, false, true, false]);
   });
 
   test('what is missing is said, and what could go wrong', () => {
