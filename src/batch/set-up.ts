@@ -5,7 +5,7 @@ import { jobUrl } from '../store/job-url.js';
 import { isFileUrl } from '../store/store.js';
 import { jobKey } from './recognise.js';
 import { resubmitFindings } from './resubmission.js';
-import { type BatchSystem, type Finding, valueOf } from './system.js';
+import { type BatchSystem, type Finding, type Inspection, valueOf } from './system.js';
 
 export interface SetUpRequest {
   readonly system: BatchSystem;
@@ -35,6 +35,10 @@ export interface SetUp {
   readonly imageUrl: string | undefined;
   /** Milliseconds since the epoch. */
   readonly endsAtMs: number | undefined;
+  /** What was given as the job's limit; likewise. */
+  readonly limitAtMs: number | undefined;
+  /** The system's own sources are listened to: what it says later counts. */
+  readonly asksSystem: boolean;
   readonly sources: readonly NoticeSource[];
   readonly signals: readonly NodeJS.Signals[];
   readonly signalWindowMs: number;
@@ -48,15 +52,19 @@ export function setUp(request: SetUpRequest): SetUp {
   const key = jobKey(request.jobId, system, env);
   const base = request.imageBase ?? valueOf(env, 'FASTFREEZE_IMAGE_BASE');
   const imageUrl = request.imageUrl ?? (base === undefined || key === undefined ? undefined : jobUrl(base, key));
-  const limits = [system.endsAtMs, timeLimitMs === undefined ? undefined : nowMs + timeLimitMs];
-  const known = limits.filter((limit) => limit !== undefined);
-  const endsAtMs = known.length === 0 ? undefined : Math.min(...known);
-  const limit = endsAtMs === undefined ? [] : [timeLimitSource(endsAtMs, 'the time limit')];
+  const limitAtMs = timeLimitMs === undefined ? undefined : nowMs + timeLimitMs;
+  const endsAtMs = soonest(system.endsAtMs, limitAtMs);
+  const asksSystem = request.sources === undefined;
+  // The system's own limit may be moved while the job runs, and its sources follow it: only without them is it a fixed one.
+  const fixedMs = asksSystem ? limitAtMs : endsAtMs;
+  const limit = fixedMs === undefined ? [] : [timeLimitSource(fixedMs, 'the time limit')];
   return {
     system,
     key,
     imageUrl,
     endsAtMs,
+    limitAtMs,
+    asksSystem,
     sources: [...limit, ...(request.sources ?? system.sources), ...request.moreSources],
     signals: request.signals,
     signalWindowMs: request.signalWindowMs ?? system.signalWindowMs,
@@ -70,6 +78,21 @@ export function setUp(request: SetUpRequest): SetUp {
       ...(imageUrl === undefined ? [] : storeFindings(system, imageUrl)),
     ],
   };
+}
+
+/** As it is with what the system has answered. */
+export function withInspection(found: SetUp, { findings, endsAtMs }: Inspection): SetUp {
+  const counts = found.asksSystem && endsAtMs !== undefined;
+  return {
+    ...found,
+    findings: [...found.findings, ...findings],
+    ...(counts ? { endsAtMs: soonest(endsAtMs ?? undefined, found.limitAtMs) } : {}),
+  };
+}
+
+function soonest(...moments: readonly (number | undefined)[]): number | undefined {
+  const known = moments.filter((moment) => moment !== undefined);
+  return known.length === 0 ? undefined : Math.min(...known);
 }
 
 function placeFindings(request: SetUpRequest, key: string | undefined, base: string | undefined): Finding[] {

@@ -111,7 +111,7 @@ export async function runAgain(options: AgainOptions): Promise<number> {
 async function decideAndAct(options: AgainOptions): Promise<number> {
   const { control, jobId, code, log, signal, hasSaved } = options;
   const job = await control.job(signal);
-  const onExit = await control.onExit(code, signal);
+  const { onExit } = await control.config(code, signal);
   const again = decideAgain(job, onExit, options.isBatchProcess ?? isBatchProcess());
   switch (again.by) {
     case 'exit code':

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { runCommand } from '../notice/sources/run-command.js';
+import { STANDARD_TIMES, readTime } from '../notice/sources/slurm.js';
 
 /** What `scontrol show job -o` says of a job, as far as it matters for running it again. */
 export interface SlurmJob {
@@ -13,15 +14,25 @@ export interface SlurmJob {
   readonly mayRequeue: boolean;
   /** Of sbatch: others cannot be run again. */
   readonly isBatch: boolean;
+  /** Milliseconds since the epoch; undefined where it has no end. */
+  readonly endsAtMs: number | undefined;
 }
 
 /** What slurm.conf does with a job whose script ends with a certain exit code. */
 export type OnExit = 'requeue' | 'hold' | 'nothing';
 
+/** What matters of slurm.conf. */
+export interface SlurmConfig {
+  readonly onExit: OnExit;
+  /** There is an epilog; whether it calls ours it does not say. */
+  readonly hasEpilog: boolean;
+}
+
 /** Slurm's controller, by `scontrol`. What it cannot answer rejects with `host`. */
 export interface SlurmControl {
   job(signal: AbortSignal): Promise<SlurmJob>;
-  onExit(code: number, signal: AbortSignal): Promise<OnExit>;
+  /** `code`: whose `onExit` is asked for. */
+  config(code: number, signal: AbortSignal): Promise<SlurmConfig>;
   /** Slurm ends the job at once and runs it again: who calls this has nothing else left to do. */
   requeue(signal: AbortSignal): Promise<void>;
 }
@@ -42,7 +53,7 @@ export function slurmName(env: Readonly<Record<string, string | undefined>>, job
 /** `name` is of `slurmName`. */
 export function slurmControl(jobId: string, name: string): SlurmControl {
   const ask = async (op: string, words: readonly string[], signal: AbortSignal): Promise<string> => {
-    const options = { timeoutMs: TIMEOUT_MS, signal };
+    const options = { timeoutMs: TIMEOUT_MS, signal, env: { ...process.env, ...STANDARD_TIMES } };
     const answer = await runCommand(['scontrol', ...words], options).catch((error: unknown) => {
       throw refusal(op, name, `scontrol cannot be run: ${String(error)}`);
     });
@@ -53,8 +64,10 @@ export function slurmControl(jobId: string, name: string): SlurmControl {
   };
   return {
     job: async (signal) => readSlurmJob(await ask('ask Slurm about job', ['show', 'job', '-o', jobId], signal), jobId),
-    onExit: async (code, signal) =>
-      readOnExit(await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal), code),
+    config: async (code, signal) => {
+      const text = await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal);
+      return { onExit: readOnExit(text, code), hasEpilog: readHasEpilog(text) };
+    },
     requeue: async (signal) => {
       await ask('requeue job', ['requeue', name], signal);
     },
@@ -72,6 +85,7 @@ export function readSlurmJob(output: string, jobId: string): SlurmJob {
     isPreempted: !['', 'None'].includes(field('PreemptTime')),
     mayRequeue: field('Requeue') === '1',
     isBatch: field('BatchFlag') !== '0',
+    endsAtMs: readTime(field('EndTime')),
   };
 }
 
@@ -86,6 +100,11 @@ export function readOnExit(config: string, code: number): OnExit {
   };
   if (lists('RequeueExitHold')) return 'hold';
   return lists('RequeueExit') ? 'requeue' : 'nothing';
+}
+
+/** `Epilog = (null)` where there is none; of newer versions no line, and `Epilog[0] = /a/path` where there is one. */
+export function readHasEpilog(config: string): boolean {
+  return /^Epilog(?:\[\d+\])?\s*= *\//mu.test(config);
 }
 
 function refusal(op: string, jobId: string, reason: string): FastFreezeError {

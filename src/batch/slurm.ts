@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { basename } from 'node:path';
 import { asFastFreezeError } from '../base/errors.js';
 import { slurmSource } from '../notice/sources/slurm.js';
 import { hasNewImage } from './new-image.js';
@@ -12,6 +13,7 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
   const jobId = valueOf(env, 'SLURM_JOB_ID');
   const array = valueOf(env, 'SLURM_ARRAY_JOB_ID');
   const endSeconds = countOf(env, 'SLURM_JOB_END_TIME');
+  const endsAtMs = endSeconds === undefined ? undefined : endSeconds * 1000;
   const group = valueOf(env, 'SLURM_HET_JOB_ID');
   return {
     name: 'slurm',
@@ -28,12 +30,13 @@ export function slurm(env: NodeJS.ProcessEnv): BatchSystem {
           ),
     taskIndex: valueOf(env, 'SLURM_ARRAY_TASK_ID') ?? valueOf(env, 'SLURM_HET_JOB_OFFSET'),
     attempt: jobId === undefined ? undefined : (countOf(env, 'SLURM_RESTART_COUNT') ?? 0) + 1,
-    endsAtMs: endSeconds === undefined ? undefined : endSeconds * 1000,
+    endsAtMs,
     signalWindowMs: 30_000,
-    sources: jobId === undefined ? [] : [slurmSource({ jobId })],
+    sources: jobId === undefined ? [] : [slurmSource({ jobId, endsAtMs })],
     rerun: (code) =>
       `by RequeueExit=${code} in slurm.conf, else by scontrol requeue, which fastfreeze calls as its last act; the job must have JobRequeue=1 or --requeue`,
-    findings: [],
+    findings: spreadFindings(env),
+    against: againstSrun,
     ...(jobId === undefined ? {} : ofJob(jobId, env)),
   };
 }
@@ -46,6 +49,7 @@ function ofJob(
   const name = slurmName(env, jobId);
   const control = slurmControl(jobId, name);
   const startedAtMs = Date.now();
+  let hasEpilog = false;
   return {
     begin: (run, log) => {
       const directory = dropDirectory(jobId);
@@ -58,17 +62,63 @@ function ofJob(
     },
     inspect: async (code, signal) => {
       try {
-        return findingsOf(await control.job(signal), await control.onExit(code, signal), code, name);
+        const job = await control.job(signal);
+        const config = await control.config(code, signal);
+        ({ hasEpilog } = config);
+        const prologOnly = dropDirectory(jobId) === undefined || hasEpilog ? [] : [withoutEpilog()];
+        const findings = [...findingsOf(job, config.onExit, code, name), ...prologOnly];
+        return { findings, endsAtMs: job.endsAtMs ?? null };
       } catch (error) {
-        if (signal.aborted) return [];
-        return [silent(asFastFreezeError(error, 'ask Slurm').message, name)];
+        if (signal.aborted) return { findings: [] };
+        return { findings: [silent(asFastFreezeError(error, 'ask Slurm').message, name)] };
       }
     },
-    uploadsAfterwards: () => dropDirectory(jobId) !== undefined,
+    // The folder is our prolog's, which goes with our epilog. slurm.conf has the last word on that: without one nobody would come.
+    uploadsAfterwards: () => hasEpilog && dropDirectory(jobId) !== undefined,
     runAgain: async (code, { run, log, signal, isFrozen }) => {
       const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
       return await runAgain({ control, jobId: name, code, log, signal, hasSaved });
     },
+  };
+}
+
+/** What does not fit into one process tree on one node. */
+function spreadFindings(env: NodeJS.ProcessEnv): Finding[] {
+  const tasks = countOf(env, 'SLURM_STEP_NUM_TASKS') ?? 1;
+  if (tasks > 1) {
+    return [
+      {
+        level: 'fail',
+        what: `this is one of ${tasks} tasks of an srun: each would be frozen by itself, and the first that is has Slurm end the others`,
+        remedy: 'call batch run in the batch script, once, for one process tree; an array for many',
+      },
+    ];
+  }
+  const nodes = countOf(env, 'SLURM_JOB_NUM_NODES') ?? 1;
+  if (nodes < 2) return [];
+  return [
+    {
+      level: 'warn',
+      what: `the job has ${nodes} nodes: what runs on this one is frozen, what srun starts, here or on the others, is not and ends with the job's requeue`,
+      remedy: 'sbatch --nodes=1',
+    },
+  ];
+}
+
+function againstSrun([program = '']: readonly string[]): Finding | undefined {
+  if (basename(program) !== 'srun') return undefined;
+  return {
+    level: 'fail',
+    what: "srun would be frozen without what it starts: its tasks are processes of Slurm's daemons, and end with the job's requeue",
+    remedy: 'leave srun out: fastfreeze batch run -- COMMAND, one process tree on one node',
+  };
+}
+
+function withoutEpilog(): Finding {
+  return {
+    level: 'warn',
+    what: 'slurm.conf has the Prolog of fastfreeze and no Epilog: what it makes for each job stays on the node, and an upload is waited for',
+    remedy: 'the administrator adds Epilog=/opt/fastfreeze/batch-adapters/slurm/epilog',
   };
 }
 

@@ -12,6 +12,13 @@ export interface Finding {
   readonly remedy: string;
 }
 
+/** What only the system itself can tell of the job. */
+export interface Inspection {
+  readonly findings: readonly Finding[];
+  /** When it will end the job, as things are; null where it does not say. Left out where it could not be asked. */
+  readonly endsAtMs?: number | null;
+}
+
 /** What a run is about, for what the system is asked and told of it. */
 export interface BatchRun {
   readonly jobName: string;
@@ -43,7 +50,10 @@ export interface BatchSystem {
   readonly taskIndex: string | undefined;
   /** Counted from 1; undefined where the system does not say. */
   readonly attempt: number | undefined;
-  /** When it will end the job; milliseconds since the epoch. */
+  /**
+   * When it will end the job, by the environment: as it was when the job began. Milliseconds since the epoch. Its `sources`
+   * report that as well, until they know better.
+   */
   readonly endsAtMs: number | undefined;
   /** From its SIGTERM to its SIGKILL, if nobody has changed that. */
   readonly signalWindowMs: number;
@@ -51,11 +61,16 @@ export interface BatchSystem {
   /** What makes it run the job again when it exits with `code`. */
   readonly rerun: (code: number) => string;
   readonly findings: readonly Finding[];
+  /** Why this command cannot be run so that it is frozen whole; undefined where nothing is known against it. */
+  readonly against?: (command: readonly string[]) => Finding | undefined;
   /** Just before the application starts. */
   readonly begin?: (run: BatchRun, log: Logger) => void;
-  /** What only the system itself can tell, and what takes time to ask. Never rejects. */
-  readonly inspect?: (code: number, signal: AbortSignal) => Promise<Finding[]>;
-  /** Whether somebody finishes an upload from a spool when the run has left; else the run waits for it. */
+  /** It takes time to ask. Never rejects. */
+  readonly inspect?: (code: number, signal: AbortSignal) => Promise<Inspection>;
+  /**
+   * Whether somebody finishes an upload from a spool when the run has left; else the run waits for it, and must begin in time.
+   * No, as long as the inspection has not shown it.
+   */
   readonly uploadsAfterwards?: () => boolean;
   /**
    * The last act of a run that leaves with the code for "run again", where the code alone does not make the system do so.

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
+import { resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { attend } from '../batch/attend.js';
 import { chooseSystem } from '../batch/recognise.js';
 import { resubmit } from '../batch/resubmit.js';
-import { type SetUp, setUp } from '../batch/set-up.js';
+import { type SetUp, setUp, withInspection } from '../batch/set-up.js';
 import { rescue } from '../batch/slurm-rescue.js';
 import { SYSTEM_NAMES, type SystemName, valueOf } from '../batch/system.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
 import type { RunOutcome } from '../engine/run.js';
+import { readSpool } from '../engine/spool.js';
 import { ASSUMED_MTTP_MS } from '../notice/planner.js';
 import type { NoticeSource } from '../notice/notice.js';
 import { createPilot } from '../notice/pilot.js';
@@ -141,9 +143,12 @@ async function explain(args: readonly string[]): Promise<number> {
   }
   const known = readSetUp(parsed);
   const { system, requeueExitCode } = known;
-  const asked = (await system.inspect?.(requeueExitCode, new AbortController().signal)) ?? [];
-  const found = { ...known, findings: [...known.findings, ...asked] };
-  process.stdout.write(flagOption(parsed, 'json') ? explainJson(found) : explainText(found));
+  const asked = await system.inspect?.(requeueExitCode, new AbortController().signal);
+  const found = asked === undefined ? known : withInspection(known, asked);
+  const directory = textOption(parsed, 'spool');
+  const uploadsAfterwards = system.uploadsAfterwards?.() === true;
+  const spool = directory === undefined ? undefined : { directory: resolve(directory), uploadsAfterwards };
+  process.stdout.write(flagOption(parsed, 'json') ? explainJson(found, spool) : explainText(found, spool));
   return found.findings.some(({ level }) => level === 'fail') ? EXIT.failed : EXIT.ok;
 }
 
@@ -165,7 +170,7 @@ function planBatch(
   startedAtMs: number,
 ): RunPlan & { readonly lastAct: (code: number) => Promise<number> } {
   const found = readSetUp(parsed);
-  const failure = found.findings.find(({ level }) => level === 'fail');
+  const failure = found.findings.find(({ level }) => level === 'fail') ?? found.system.against?.(parsed.rest);
   const { imageUrl } = found;
   if (failure !== undefined || imageUrl === undefined) {
     throw new FastFreezeError({
@@ -188,7 +193,7 @@ function planBatch(
   for (const { what, remedy } of found.findings) log.warn(`${what} (try: ${remedy})`);
   const { jobName, keep, spoolDirectory } = options;
   const run = { jobName, imageUrl, keep, ...(spoolDirectory === undefined ? {} : { spoolDirectory }) };
-  const leave = attend({ ...found, run, log });
+  const { lastAct: leave, mustUpload } = attend({ ...found, run, log });
   let isFrozen = false;
   const pilot = createPilot({
     sources: found.sources,
@@ -197,6 +202,9 @@ function planBatch(
     timer: isAuto(parsed) ? 'always' : checkpointEveryMs === undefined ? 'when-needed' : 'never',
     ...(checkpointEveryMs === undefined ? {} : { everyMs: checkpointEveryMs }),
     meanTimeToPreemptionMs: durationOption(parsed, 'mean-time-to-preemption') ?? ASSUMED_MTTP_MS,
+    ...(spoolDirectory === undefined
+      ? {}
+      : { upload: () => (mustUpload() ? readSpool(spoolDirectory, imageUrl) : undefined) }),
     log,
   });
   const exitCode = (outcome: RunOutcome): Promise<number> => {

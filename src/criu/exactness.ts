@@ -40,6 +40,7 @@ export function findInexactState(tree: readonly InspectedProcess[], privileged: 
       found.push(checkZombie(process, privileged));
       continue;
     }
+    found.push(checkProgram(process));
     for (const fd of listProc(`/proc/${process.pid}/fd`)) found.push(checkDescriptor(process, fd, memfds, privileged));
     if (!privileged) collectSharedMemfds(process, sharedMemfds);
   }
@@ -77,6 +78,21 @@ function checkZombie(process: InspectedProcess, privileged: boolean): FastFreeze
     reason: `it is a zombie with exit code ${code}, of which CRIU would bring back ${code & 0x7f}`,
     hint: 'try again when its parent has waited for it',
     passing: true,
+  });
+}
+
+/**
+ * Slurm's `srun` is only what waits: its tasks are children of Slurm's daemons. Restored, it finds its connections closed and
+ * its step gone, and was seen to wait for ever all the same.
+ */
+function checkProgram(process: InspectedProcess): FastFreezeError | undefined {
+  if (process.name !== 'srun' || readProcLink(`/proc/${process.pid}/exe`)?.endsWith('/srun') !== true) return undefined;
+  return new FastFreezeError({
+    code: 'unsupported',
+    op: 'freeze process',
+    subject: `${process.pid} (${process.name})`,
+    reason: "srun would wait for ever for tasks that are not frozen: they are processes of Slurm's daemons",
+    hint: 'start the program without srun, in the process tree of the job; or freeze it while no srun runs',
   });
 }
 

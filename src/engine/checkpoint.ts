@@ -36,7 +36,7 @@ import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
 import { ASSUMED_PACE, type Pace, refinePace } from './pace.js';
 import { type Preserving, adviceOnOpenFiles, preserveFiles, refuseOverlap } from './preserve.js';
-import { spoolUrl } from './spool.js';
+import { readCopyPace, spoolUrl } from './spool.js';
 
 /** What a checkpoint needs of the job. */
 export interface CheckpointJob {
@@ -278,7 +278,10 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     for (const [role, bytes] of snapshot.pending) await addFile(writer, pendingName(role), bytes);
     const image = await writer.finish();
     refuseIfCalledOff(signal);
-    const pace = refinePace(job.pace ?? ASSUMED_PACE, {
+    const { spoolDirectory: spool, imageUrl } = job.config;
+    const copying = spool === undefined ? undefined : readCopyPace(spool, imageUrl);
+    const known = { ...(job.pace ?? ASSUMED_PACE), ...(copying === undefined ? {} : { copying }) };
+    const pace = refinePace(known, {
       residentBytes: reporter.expectedBytes(),
       rawBytes: image.rawBytes,
       storedBytes: image.storedBytes,

@@ -19,6 +19,15 @@ export interface Pace {
   readonly samples: number;
   /** Those that were large enough to tell rates. */
   readonly rateSamples: number;
+  /** Where images are spooled: how they got from there to where they belong. */
+  readonly copying?: CopyPace;
+}
+
+/** How fast images have been copied out of a spool. */
+export interface CopyPace {
+  /** For an image too small to tell a rate. */
+  readonly fixedMs: number;
+  readonly bytesPerSecond: number;
 }
 
 /** One checkpoint, as it went. */
@@ -46,6 +55,9 @@ export const ASSUMED_PACE: Pace = {
   rateSamples: 0,
 };
 
+/** Likewise, with the start of the process that copies. */
+export const ASSUMED_COPY_PACE: CopyPace = { fixedMs: 2_000, bytesPerSecond: 50 * 2 ** 20 };
+
 /** Below this, latencies are measured, not rates. */
 const MIN_RATE_BYTES = 16 * 2 ** 20;
 
@@ -60,6 +72,7 @@ export function refinePace(before: Pace, sample: PaceSample): Pace {
   const common = {
     besideBytes: slower(before.besideBytes, Math.max(0, rawBytes - residentBytes)),
     samples: before.samples + 1,
+    ...(before.copying === undefined ? {} : { copying: before.copying }),
   };
   if (rawBytes < MIN_RATE_BYTES) {
     const fixedMs = slower(before.fixedMs, Math.max(0, durableMs - capturingMs));
@@ -82,12 +95,33 @@ export function refinePace(before: Pace, sample: PaceSample): Pace {
   };
 }
 
+/** As `refinePace`, with one more copy in it. Undefined before the first. */
+export function refineCopyPace(before: CopyPace | undefined, copiedBytes: number, durationMs: number): CopyPace {
+  const { fixedMs, bytesPerSecond } = before ?? ASSUMED_COPY_PACE;
+  if (copiedBytes < MIN_RATE_BYTES) {
+    const slower = before === undefined ? durationMs : Math.max(durationMs, (fixedMs + durationMs) / 2);
+    return { fixedMs: Math.ceil(slower), bytesPerSecond };
+  }
+  const now = copiedBytes / (Math.max(durationMs, 1) / 1000);
+  const slower = before === undefined ? now : Math.min(now, (bytesPerSecond + now) / 2);
+  return { fixedMs, bytesPerSecond: Math.max(1, Math.floor(slower)) };
+}
+
+/** Undefined for what is none, or is damaged. */
+export function parseCopyPace(json: unknown): CopyPace | undefined {
+  if (typeof json !== 'object' || json === null) return undefined;
+  const { fixedMs, bytesPerSecond } = json as Record<string, unknown>;
+  const isSound = (value: unknown, least: number): value is number =>
+    Number.isSafeInteger(value) && Number(value) >= least;
+  return isSound(fixedMs, 0) && isSound(bytesPerSecond, 1) ? { fixedMs, bytesPerSecond } : undefined;
+}
+
 /** Out of a manifest. Undefined for one that has none, or no sound one: it is advice, and no reason to refuse an image. */
 export function parsePace(json: unknown): Pace | undefined {
   if (typeof json !== 'object' || json === null) return undefined;
   const found = json as Record<string, unknown>;
   const pace: Record<string, number> = {};
-  for (const [name, assumed] of Object.entries(ASSUMED_PACE) as [keyof Pace, number][]) {
+  for (const [name, assumed] of Object.entries(ASSUMED_PACE) as [string, number][]) {
     const value = found[name];
     if (typeof value !== 'number' || !Number.isFinite(value) || value < 0 || value > Number.MAX_SAFE_INTEGER) {
       return undefined;
@@ -97,5 +131,6 @@ export function parsePace(json: unknown): Pace | undefined {
     if (Number.isInteger(assumed) && name !== 'storedRatio' && !Number.isInteger(value)) return undefined;
     pace[name] = value;
   }
-  return pace as unknown as Pace;
+  const copying = parseCopyPace(found['copying']);
+  return { ...(pace as unknown as Pace), ...(copying === undefined ? {} : { copying }) };
 }

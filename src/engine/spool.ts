@@ -1,10 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
-import { closeSync, mkdirSync, openSync } from 'node:fs';
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  renameSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { FastFreezeError } from '../base/errors.js';
+import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { copyGeneration } from '../image/copy.js';
 import { listGenerations, readManifest } from '../image/generations.js';
 import { manifestName } from '../image/names.js';
@@ -12,11 +21,21 @@ import { pruneGenerations } from '../image/prune.js';
 import { tryLock } from '../linux/flock.js';
 import { nodeCommand } from '../linux/node-command.js';
 import { openStore } from '../store/store.js';
+import { type CopyPace, parseCopyPace, refineCopyPace } from './pace.js';
 
 /** Where images on their way to `url` wait: a folder of the spool for each destination. */
 export function spoolUrl(directory: string, url: string): string {
   const mark = createHash('sha256').update(url).digest('hex').slice(0, 16);
   return `file:${encodeURI(join(directory, `fastfreeze-${mark}`))}`;
+}
+
+function pathOf(directory: string, url: string): string {
+  return decodeURI(spoolUrl(directory, url).slice('file:'.length));
+}
+
+/** Beside the images: it stays when they have gone. */
+function pacePath(directory: string, url: string): string {
+  return `${pathOf(directory, url)}.pace`;
 }
 
 export interface SpoolJob {
@@ -35,15 +54,16 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
   const from = openStore(spoolUrl(job.directory, job.url));
   if ((await listGenerations(from)).length === 0) return;
   mkdirSync(job.directory, { recursive: true, mode: 0o700 });
-  const lockFd = await waitForLock(`${decodeURI(from.url.slice('file:'.length))}.lock`);
+  const lockFd = await waitForLock(`${pathOf(job.directory, job.url)}.lock`);
   try {
     const to = openStore(job.url, { onWait: job.log });
     for (const generation of await listGenerations(from)) {
       job.log(`Bringing generation ${generation} from the spool to ${job.url}`);
       const manifest = await readManifest(from, generation);
-      if ((await copyGeneration(from, to, manifest)) === 'exists') {
-        job.log(`Generation ${generation} is there already; the one in the spool is dropped`);
-      }
+      const startedMs = performance.now();
+      const { outcome, copiedBytes } = await copyGeneration(from, to, manifest);
+      if (outcome === 'exists') job.log(`Generation ${generation} is there already; the one in the spool is dropped`);
+      else noteCopy(job, copiedBytes, performance.now() - startedMs);
       await from.remove(manifestName(generation));
       for (const object of [
         ...(manifest.image?.shards ?? []),
@@ -55,6 +75,27 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
     if (to.writeOnce === undefined) await pruneGenerations(to, job.keep);
   } finally {
     closeSync(lockFd);
+  }
+}
+
+export interface SpoolState {
+  /** What is there, the images' own bytes: on its way, or to be. */
+  readonly waitingBytes: number;
+  /** Undefined before the first copy out of this spool. */
+  readonly pace: CopyPace | undefined;
+}
+
+/** What is still to be copied to `url`, and how fast that goes. */
+export function readSpool(directory: string, url: string): SpoolState {
+  return { waitingBytes: sizeOf(pathOf(directory, url)), pace: readCopyPace(directory, url) };
+}
+
+/** Undefined before the first copy, and where nobody can read it: it is advice. */
+export function readCopyPace(directory: string, url: string): CopyPace | undefined {
+  try {
+    return parseCopyPace(JSON.parse(readFileSync(pacePath(directory, url), 'utf8')));
+  } catch {
+    return undefined;
   }
 }
 
@@ -70,6 +111,32 @@ export function emptySpoolInBackground(job: Omit<SpoolJob, 'log'>, logPath: stri
   child.once('error', () => undefined);
   child.unref();
   closeSync(output);
+}
+
+/** One process copies at a time. What cannot be noted is measured again. */
+function noteCopy({ directory, url, log }: SpoolJob, copiedBytes: number, durationMs: number): void {
+  const path = pacePath(directory, url);
+  try {
+    const pace = refineCopyPace(readCopyPace(directory, url), copiedBytes, durationMs);
+    writeFileSync(`${path}.new`, JSON.stringify(pace), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
+  } catch (error) {
+    log(`How fast that was is not noted: ${String(error)}`);
+  }
+}
+
+/** Of files that may go away meanwhile. */
+function sizeOf(path: string): number {
+  try {
+    const entries = readdirSync(path, { withFileTypes: true, recursive: true });
+    return entries.reduce((sum, entry) => {
+      if (!entry.isFile()) return sum;
+      return sum + (statSync(join(entry.parentPath, entry.name), { throwIfNoEntry: false })?.size ?? 0);
+    }, 0);
+  } catch (error) {
+    if (hasErrno(error, 'ENOENT')) return 0;
+    throw error;
+  }
 }
 
 async function waitForLock(path: string): Promise<number> {

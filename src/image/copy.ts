@@ -12,11 +12,15 @@ const PIECE_BYTES = 1 << 20;
  * Copy one generation to another store: shards, then the index, then the commit, so that the copy is there whole or
  * not at all. `exists` when the other store has a commit of this generation already.
  */
-export async function copyGeneration(from: Store, to: Store, manifest: Manifest): Promise<'created' | 'exists'> {
+export async function copyGeneration(
+  from: Store,
+  to: Store,
+  manifest: Manifest,
+): Promise<{ readonly outcome: 'created' | 'exists'; readonly copiedBytes: number }> {
   if (to.writeOnce !== undefined) refuseOlder(to, await listGenerations(to), manifest.generation);
   await to.prepare();
-  await copyObjects(from, to, manifest);
-  return await commitManifest(to, manifest);
+  const copiedBytes = await copyObjects(from, to, manifest);
+  return { outcome: await commitManifest(to, manifest), copiedBytes };
 }
 
 /** A cache tells what was written last: it would be the newest, and the job go back to it. */

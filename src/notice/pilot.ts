@@ -4,7 +4,15 @@ import type { Logger } from '../base/log.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';
 import { type Decision, decide, retryMs } from './decide.js';
 import { type Notice, type NoticeSource, pause } from './notice.js';
-import { ASSUMED_MTTP_MS, type Estimate, checkpointIntervalMs, estimate, fitsWindow, neededMs } from './planner.js';
+import {
+  ASSUMED_MTTP_MS,
+  type Estimate,
+  type OwnUpload,
+  checkpointIntervalMs,
+  estimate,
+  fitsWindow,
+  neededMs,
+} from './planner.js';
 
 export interface PilotOptions {
   readonly sources: readonly NoticeSource[];
@@ -17,6 +25,8 @@ export interface PilotOptions {
   /** Checkpoints by timer at this interval, whatever `timer` says. */
   readonly everyMs?: number;
   readonly meanTimeToPreemptionMs?: number;
+  /** Asked at each look; undefined while somebody else sees to it that images get out of the spool, or there is none. */
+  readonly upload?: () => OwnUpload | undefined;
   readonly log: Logger;
 }
 
@@ -145,7 +155,7 @@ class NoticePilot implements Pilot {
     if (isQuiet && !this.mayNeedTimer()) return undefined;
     try {
       const { residentBytes, pace } = await job.status();
-      const expected = estimate(residentBytes, pace ?? undefined);
+      const expected = estimate(residentBytes, pace ?? undefined, this.options.upload?.());
       const mttpMs = this.timerMttpMs(expected);
       const nowMs = Date.now();
       const [notices, standing] = [this.said(false), this.said(true)];

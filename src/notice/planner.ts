@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { ASSUMED_PACE, type Pace } from '../engine/pace.js';
+import { ASSUMED_COPY_PACE, ASSUMED_PACE, type CopyPace, type Pace } from '../engine/pace.js';
 
 // Pure functions; docs/planner.md has the formulas and their reasons.
 
@@ -23,13 +23,32 @@ export const ASSUMED_MTTP_MS = 6 * 3_600_000;
 const MIN_INTERVAL_MS = 1_000;
 const MIN_COST_MS = 10;
 
-/** `residentBytes` is the application's memory; without a pace, careful assumptions stand for it. */
-export function estimate(residentBytes: number, pace: Pace = ASSUMED_PACE): Estimate {
+/** Images get to a spool first, and it is nobody else's task to bring them from there to where they belong. */
+export interface OwnUpload {
+  /** What must get there before. */
+  readonly waitingBytes: number;
+  /** As far as this machine knows; else what the job's images say. */
+  readonly pace: CopyPace | undefined;
+}
+
+/**
+ * `residentBytes` is the application's memory; without a pace, careful assumptions stand for it. With an upload of our own
+ * an image is durable at the end of that.
+ */
+export function estimate(residentBytes: number, pace: Pace = ASSUMED_PACE, upload?: OwnUpload): Estimate {
   const imageBytes = residentBytes + pace.besideBytes;
   const captureMs = (imageBytes / pace.captureBytesPerSecond) * 1000;
   const uploadMs = ((imageBytes * pace.storedRatio) / pace.uploadBytesPerSecond) * 1000;
   const frozenMs = Math.ceil(pace.pauseMs + captureMs);
-  return { imageBytes, frozenMs, durableMs: Math.ceil(pace.fixedMs + Math.max(frozenMs, uploadMs)) };
+  const writtenMs = pace.fixedMs + Math.max(frozenMs, uploadMs);
+  const copyMs = upload === undefined ? 0 : copyingMs(imageBytes * pace.storedRatio, pace, upload);
+  return { imageBytes, frozenMs, durableMs: Math.ceil(writtenMs + copyMs) };
+}
+
+/** One after the other: a copy begins when the image is whole, and is not alone while an older one is under way. */
+function copyingMs(storedBytes: number, pace: Pace, upload: OwnUpload): number {
+  const { fixedMs, bytesPerSecond } = upload.pace ?? pace.copying ?? ASSUMED_COPY_PACE;
+  return fixedMs + ((storedBytes + upload.waitingBytes) / bytesPerSecond) * 1000;
 }
 
 /** What has to be left of a window for a checkpoint to be safe in it. */

@@ -8,7 +8,9 @@ import { GcsFake } from '../support/gcs-fake.js';
 import type { Job } from '../support/job.js';
 import { checkLines } from '../support/lines.js';
 import { type Gce, startGce } from '../support/metadata.js';
+import { signalPid } from '../support/processes.js';
 import { jobMisfits } from '../support/proto-model.js';
+import { FULL } from '../support/random.js';
 import { until } from '../support/until.js';
 
 const PREEMPTED = 50001;
@@ -74,6 +76,38 @@ test('its README as it stands, on the machine: maintenance, then the job is dele
     expect(batch.tasks.map(({ exitCodes }) => exitCodes)).toEqual([[85, 85], [0]]);
   });
 }, 180_000);
+
+if (FULL) {
+  test('the notice comes too late, and the machine is gone: the next attempt continues from the last checkpoint', async () => {
+    await withBench(async ({ bed, gce, batch, site, run, reports }) => {
+      // A lease that falls silent soon.
+      const options = '-- --lease-ttl 3s --checkpoint-every 3s -- ./solve';
+      await site.type((site.blocks[0] ?? '').replace('-- ./solve', options));
+      const first = await run(1);
+      await first.says(/Checkpoint 1 complete/);
+      await isListened(gce);
+      await first.progresses(3);
+      reports.push(PREEMPTED);
+      gce.set('preempted', 'TRUE');
+      await first.says(/Notice: Google preempts this machine/);
+      // What it had goes with it.
+      bed.leavesState = true;
+      signalPid(first.pid, 'SIGKILL');
+
+      const second = await run(2);
+      await second.ready('restored');
+      bed.write('stop-0', '');
+      expect(await second.ends()).toMatchObject({ code: 0 });
+      await until('the task to succeed', () => batch.tasks[0]?.state === 'SUCCEEDED');
+      expect(batch.tasks[0]?.exitCodes).toEqual([PREEMPTED, 0]);
+      // What was done since the checkpoint is done again: the second run begins at a line that the first has written.
+      const [line = ''] = second.stdout.split('\n', 1);
+      const kept = first.stdout.slice(0, first.stdout.indexOf(`${line}\n`));
+      expect(kept).not.toBe('');
+      checkLines(kept + second.stdout);
+    });
+  }, 180_000);
+}
 
 test('a job with every option is one that Google Batch takes', async () => {
   await withBed('user', async (bed) => {

@@ -181,6 +181,36 @@ describe('batch run', () => {
     }
   }, 90_000);
 
+  test('with a spool the upload counts too, as it was measured, and is done when the job leaves', async () => {
+    await withBed('root', async (bed) => {
+      const notice = bed.path('work', 'leave');
+      const options = ['--adapter', 'none', '--image-base', `file:${bed.path('images')}`, '--job-id', 'x'];
+      options.push('--spool', bed.directory('spool'), '--notice-file', notice, '--notice-window', '7s');
+      const first = batch(bed, await bed.place(), options, loop(bed));
+      // What is assumed of the checkpoint alone would fit.
+      await first.says(/Warning: a notice leaves 7\.0 s, and a checkpoint of this application needs 8\.\d s/);
+      await first.progresses(2);
+      bed.write('work/leave', '');
+      expect(await first.ends()).toMatchObject({ code: 85 });
+      expect(generations(bed.path('images', 'x'))).toEqual([1]);
+
+      const place = await bed.place();
+      const second = batch(bed, place, options, loop(bed));
+      await second.ready('restored');
+      expect(await place.fastfreeze(['checkpoint', '--leave-running'])).toMatchObject({ code: 0 });
+      const { jobs } = JSON.parse((await place.fastfreeze(['status', '--json'])).stdout) as {
+        jobs: { pace: { copying?: { fixedMs: number; bytesPerSecond: number } } }[];
+      };
+      const measuredMs = jobs[0]?.pace.copying?.fixedMs ?? Infinity;
+      expect(measuredMs).toBeGreaterThan(0);
+      // A machine as slow as was assumed is told so again.
+      if (measuredMs < 500) expect(second.stderr).not.toMatch(/a notice leaves/);
+      bed.write('stop', '');
+      expect(await second.ends()).toMatchObject({ code: 0 });
+      checkLines(first.stdout + second.stdout);
+    });
+  }, 60_000);
+
   test('a signal before the application is ready: never begun, and to be run again', async () => {
     await withBed('root', async (bed) => {
       const place = await bed.place();
@@ -232,7 +262,12 @@ describe('batch explain', () => {
         imageUrl: 's3://bucket/jobs/slurm-10-2',
         attempt: 2,
         endsAt: new Date(1_795_608_000_000).toISOString(),
+        spool: null,
         requeueExitCode: 85,
+      });
+      const spool = ['--spool', '/scratch', '--adapter', 'aws-batch'];
+      expect(await explain(place, spool, { ...base, ...slurm, FASTFREEZE_JOB_ID: 'x' })).toMatchObject({
+        spool: { directory: '/scratch', uploadsAfterwards: false },
       });
       const fargate = { AWS_BATCH_JOB_ID: 'j', AWS_BATCH_JOB_ATTEMPT: '10', AWS_EXECUTION_ENV: 'AWS_ECS_FARGATE' };
       expect(await explain(place, ['--time-limit', '1h'], { ...base, ...fargate })).toMatchObject({

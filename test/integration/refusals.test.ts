@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What cannot be frozen exactly is refused, with the process, the descriptor and a remedy, and the application runs on.
-import { writeFileSync } from 'node:fs';
+import { copyFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
 import { CASES } from '../support/cases.js';
@@ -69,6 +69,23 @@ test.each([
   },
   60_000,
 );
+
+test('srun, whose tasks are not in the tree: refused while it runs, unless that is allowed', async () => {
+  await withBed('user', async (bed) => {
+    // Known by its name and program; what it does does not matter.
+    const srun = bed.path('work', 'srun');
+    copyFileSync('/bin/sleep', srun);
+    const command = ['sh', '-c', `${srun} 60 & trap 'kill $!' EXIT; ${COUNT}`, bed.path('stop')];
+    const job = bed.run(await bed.place(), ['--image-url', `file:${bed.path('image')}`], command);
+    await job.progresses(5);
+    await expectRefusal(bed, job, await job.checkpoint(), /process \d+ \(srun\): srun would wait for ever for tasks/);
+    const allowed = await job.checkpoint(['--leave-running', '--allow-inexact']);
+    expect(allowed).toMatchObject({ code: 0 });
+    expect(job.stderr).toMatch(/the image is not exact: \d+ \(srun\): srun would wait/);
+    writeFileSync(bed.path('stop'), '');
+    expect(await job.ends()).toMatchObject({ code: 0 });
+  });
+}, 60_000);
 
 const STATES: readonly { readonly kind: string; readonly state: string; readonly refusal: RegExp }[] = [
   { kind: 'timerfd', state: 'an expired periodic timerfd that was not read', refusal: /timerfd/i },

@@ -8,8 +8,18 @@ import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals
 import { checkLines } from '../support/lines.js';
 import { MAKE_PACKAGE_MS, makePackage } from '../support/package.js';
 import { FULL } from '../support/random.js';
-import { SOLVE, field, hasSlurm, Slurm, SLURM_START_MS, type SlurmJob } from '../support/slurm.js';
-import { until } from '../support/until.js';
+import {
+  SOLVE,
+  USER,
+  field,
+  hasFreezer,
+  hasSlurm,
+  Slurm,
+  SLURM_START_MS,
+  type SlurmJob,
+  type SlurmOptions,
+} from '../support/slurm.js';
+import { sleep, until } from '../support/until.js';
 
 jest.setTimeout(FULL ? 900_000 : 240_000);
 
@@ -187,6 +197,41 @@ const SHORT: Record<string, Story> = {
     await finishes(slurm, 'uploads', job, 1);
   },
 
+  'a limit that was moved since the job began: what scontrol says counts, not the environment': async (slurm) => {
+    slurm.folder('moved');
+    // As Slurm has it from 23.02 on, for good.
+    const script = `#!/bin/sh\nexport SLURM_JOB_END_TIME=$(($(date +%s) + 20))\n${batchRun()}`;
+    const job = await slurm.sbatch('moved', `--time=2 ${SAFE}`, script);
+    await job.runs(1);
+    await sleep(22_000);
+    await job.progresses();
+    expect(job.stderr).not.toMatch(/Checkpointing/);
+    await finishes(slurm, 'moved', job, 0);
+  },
+
+  'explain, in a job: its end by scontrol, and who finishes an upload': async (slurm) => {
+    slurm.folder('explain');
+    const explain = `${BIN} batch explain --json --spool spool`;
+    const script = `#!/bin/sh
+export SLURM_JOB_END_TIME=1
+${explain}
+# Others can look in now, which our prolog does not allow: not its folder, so nobody to finish anything.
+chmod 755 /run/fastfreeze-slurm/$SLURM_JOB_ID
+${explain}
+${BIN} batch explain --spool spool
+`;
+    const job = await slurm.sbatch('explain', '--time=30', script);
+    const { record } = await job.ends();
+    const [first = '', second = '', ...text] = job.stdout.split('\n');
+    const [one, other] = [first, second].map((line) => JSON.parse(line) as { endsAt: string; spool: unknown });
+    const limitMs = Date.parse(one?.endsAt ?? '') - Date.parse(`${field(record, 'StartTime')}Z`);
+    expect([limitMs, one?.endsAt]).toEqual([1_800_000, other?.endsAt]);
+    const directory = '/home/ann/explain/spool';
+    expect(one?.spool).toEqual({ directory, uploadsAfterwards: true });
+    expect(other?.spool).toEqual({ directory, uploadsAfterwards: false });
+    expect(text.join('\n')).toMatch(/^spool +\S+\/spool: nobody finishes the upload after the job: it counts/m);
+  },
+
   'the task prolog gives what the site has set, and no more': async (slurm) => {
     slurm.folder('exports');
     await slurm.root(['sh', '-c', 'mkdir -p /etc/fastfreeze; printf %s "$0" >/etc/fastfreeze/job.env', SITE]);
@@ -268,6 +313,25 @@ const LONG: Record<string, Story> = {
   'a job outlives its time limit three times, by the signal before it': outlives('limit-signal', NOTICE),
   'a job outlives its time limit three times, by what scontrol says': outlives('limit-asked', ''),
 
+  'a limit that is extended and then shortened while the job runs': async (slurm) => {
+    slurm.folder('extended');
+    const job = await slurm.sbatch('extended', `--time=1 ${SAFE}`, batchRun());
+    await job.runs(1);
+    const limit = async (minutes: number): Promise<void> => {
+      await slurm.root(['scontrol', 'update', `JobId=${job.id}`, `TimeLimit=${minutes}`]);
+    };
+    await limit(30);
+    // Past the limit that it began with.
+    await sleep(75_000);
+    await job.progresses();
+    expect(job.stderr).not.toMatch(/Checkpointing/);
+    await limit(3);
+    await job.runs(2);
+    expect(job.stderr.match(/Notice: Slurm ends this job at /g)?.length).toBeGreaterThanOrEqual(4);
+    expect(job.stderr).not.toMatch(/DUE TO TIME LIMIT/);
+    await finishes(slurm, 'extended', job, 1);
+  },
+
   'preemption: with grace, by the user signal and by asking; without grace': async (slurm) => {
     for (const folder of ['signalled', 'asked']) slurm.folder(folder);
     const options = `-p grace -c 16 ${SAFE}`;
@@ -328,26 +392,140 @@ const LONG: Record<string, Story> = {
   },
 };
 
+/** On two nodes, one after the other: what is lost with a node is all that runs on it. */
+const NODES: Record<string, Story> = {
+  'a job of two nodes is told what is frozen of it; one of several tasks of an srun is refused': async (slurm) => {
+    slurm.folder('wide');
+    const job = await slurm.sbatch('wide', `-N 2 ${SAFE}`, batchRun());
+    await job.runs(1);
+    await job.says(/Warning: the job has 2 nodes: what runs on this one is frozen, what srun starts, .* is not/);
+    await notice(slurm, 'wide', job);
+    await job.runs(2);
+    await finishes(slurm, 'wide', job, 1);
+
+    // For a user without subordinate ids srun can start nothing: there she is uid 0, and Slurm knows better.
+    slurm.folder('inside', { solve: '#!/bin/sh\nsrun -N 2 sleep 301\necho "srun: $?"\nexec sleep 300\n' });
+    const inside = await slurm.sbatch('inside', `-N 2 ${SAFE}`, batchRun());
+    await inside.says(/srun: error: .*Invalid user id/);
+    await slurm.root(['scancel', inside.id]);
+    await inside.ends();
+
+    slurm.folder('tasks');
+    const script = `#!/bin/sh
+${BIN} batch explain
+srun -n 2 ${BIN} batch run -- ./solve
+echo "srun: $?"
+${BIN} batch run -- srun ./solve
+echo "run: $?"
+`;
+    const tasks = await slurm.sbatch('tasks', '-N 2', script);
+    expect((await tasks.ends()).state).toBe('COMPLETED');
+    expect(tasks.stdout).toMatch(/^warn +the job has 2 nodes: /m);
+    expect(tasks.stderr.match(/^Error: .* this is one of 2 tasks of an srun/gm)).toHaveLength(2);
+    expect(tasks.stderr.match(/^Error: .* srun would be frozen without what it starts/gm)).toHaveLength(1);
+    expect(tasks.stdout).toMatch(/^srun: 2\nrun: 2$/m);
+  },
+
+  'a node that is lost: its job goes on from the last checkpoint on the other one': async (slurm) => {
+    slurm.folder('lost');
+    const options = '--checkpoint-every 5s --output exact.out';
+    const job = await slurm.sbatch('lost', SAFE, batchRun(options));
+    const host = async (): Promise<string> => field(await job.record(), 'BatchHost');
+    const output = (): string => readFileSync(slurm.path('lost', 'exact.out'), 'utf8');
+    await job.says(/Checkpoint 2 complete/);
+    const lost = await host();
+    const saved = output().length;
+    await job.waits('work that will be lost', () => output().length > saved + 50);
+    await slurm.losesNode(lost);
+    await job.says(/Application is ready, restore took/);
+    expect(job.stderr).toMatch(/Restoring application from generation [2-9]\d* /);
+    expect(await slurm.nodeState(lost)).toMatch(/^DOWN/);
+    const other = await host();
+    expect([lost, other].sort()).toEqual(['node1', 'node2']);
+    slurm.write('lost/stop', '');
+    const { state, record } = await job.ends();
+    expect([state, field(record, 'ExitCode'), field(record, 'Restarts')]).toEqual(['COMPLETED', '0:0', '1']);
+    checkLines(output());
+    // It comes back, and has nothing more to do with the job.
+    await slurm.startsNode(lost);
+  },
+};
+
+/** Where control groups tell what belongs to a job, so that nothing outlives it. */
+const TRACKED: Record<string, Story> = {
+  'with proctrack/cgroup all that is restored belongs to the job, and what left its tree ends with it': async (
+    slurm,
+  ) => {
+    slurm.folder('tracked');
+    const script = `#!/bin/sh\nsetsid sleep 4321 &\n${batchRun()}`;
+    const job = await slurm.sbatch('tracked', `${NOTICE} ${SAFE}`, script);
+    /** The control groups of all processes of the user's. */
+    const groups = async (): Promise<string[]> => {
+      const list = `for pid in $(pgrep -u ${USER}); do sed -n 's/.*:freezer://p' /proc/$pid/cgroup || true; done`;
+      return [...new Set((await slurm.root(['sh', '-c', list])).trim().split('\n'))];
+    };
+    const step = `/slurm_node1/uid_64001/job_${job.id}/step_batch`;
+    for (const times of [1, 2]) {
+      await job.runs(times);
+      // What is just ending has none any more.
+      await job.waits(`all to be in ${step}`, async () => (await groups()).join() === step);
+      if (times === 1) await notice(slurm, 'tracked', job);
+    }
+    await finishes(slurm, 'tracked', job, 1);
+    await job.waits('its end', async () => (await slurm.processes()) === '');
+
+    // Here it is Slurm itself that cuts the upload.
+    const { job: cut, name, release } = await holdsUpload(slurm, 'cut');
+    await notice(slurm, 'cut', cut);
+    await cut.waits('the epilog', async () => (await slurm.processes()).includes('slurm-rescue-main.js'));
+    expect(await slurm.processes()).not.toContain('spool-main.js');
+    expect(manifests(slurm, name)).toEqual([]);
+    await release();
+    await cut.runs(2);
+    expect(manifests(slurm, name)).toContain('manifest-00000001.json');
+    await finishes(slurm, 'cut', cut, 1);
+  },
+};
+
 function manifests(slurm: Slurm, job: string): string[] {
   const path = slurm.path(IMAGES, job);
   return existsSync(path) ? readdirSync(path).filter((name) => name.startsWith('manifest-')) : [];
 }
 
-if (hasSlurm) describe('under Slurm', underSlurm);
-else test.skip('under Slurm', () => undefined);
+if (!hasSlurm) test.skip('under Slurm', () => undefined);
+else {
+  describe('under Slurm', () => tells({ ...SHORT, ...(FULL ? LONG : {}) }));
+  if (FULL) {
+    // A node that does not answer is given up after so many seconds.
+    describe('under Slurm, on two nodes', () =>
+      tells(NODES, { lines: ['SlurmdTimeout=15'], nodes: ['node1', 'node2'], inTurn: true }));
+    const tracked = 'under Slurm, with proctrack/cgroup';
+    if (hasFreezer()) describe(tracked, () => tells(TRACKED, { proctrack: 'cgroup' }));
+    else test.skip(tracked, () => undefined);
+  }
+}
 
-function underSlurm(): void {
-  const stories = Object.entries({ ...SHORT, ...(FULL ? LONG : {}) });
+interface Telling extends SlurmOptions {
+  /** Of slurm.conf, beside those of the README. */
+  readonly lines?: readonly string[];
+  /** Not side by side. */
+  readonly inTurn?: boolean;
+}
+
+/** A Slurm for these stories. */
+function tells(all: Readonly<Record<string, Story>>, { lines = [], inTurn = false, ...options }: Telling = {}): void {
+  const stories = Object.entries(all);
   const told = new Map<string, Promise<void>>();
   let slurm: Slurm;
 
   beforeAll(async () => {
     const made = makePackage();
-    slurm = await Slurm.start(made, block(/^RequeueExit=/));
+    slurm = await Slurm.start(made, [...block(/^RequeueExit=/), ...lines], options);
+    let before: Promise<unknown> = Promise.resolve();
     for (const [name, story] of stories) {
-      const going = story(slurm);
+      const going = inTurn ? before.then(() => story(slurm)) : story(slurm);
       // Its test will see to it.
-      going.catch(() => undefined);
+      before = going.catch(() => undefined);
       told.set(name, going);
     }
   }, MAKE_PACKAGE_MS + SLURM_START_MS);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { spawnSync } from 'node:child_process';
 import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { USER_ID } from './bed.js';
@@ -27,7 +28,7 @@ const HOME = `/home/${USER}`;
 const USER_ENV = { PATH: '/usr/local/bin:/usr/bin:/bin', HOME, USER, LANG: 'C.UTF-8' };
 const ROOT_ENV = { PATH: '/usr/sbin:/usr/bin:/sbin:/bin' };
 
-const LOGS = ['slurm/slurmctld.log', 'slurm/slurmd.log', 'fastfreeze-slurm.log'] as const;
+type LogName = 'slurm/slurmctld.log' | `slurm/slurmd-${string}.log` | 'fastfreeze-slurm.log';
 
 /** An application that counts as our fixtures do, and costs little. It ends when `stop` is there. */
 export const SOLVE = `#!/bin/sh
@@ -40,30 +41,59 @@ done
 echo "$n done"
 `;
 
+export interface SlurmOptions {
+  /** Their names; each has a slurmd of its own. All are the same machine, so a file of one is there on all. [node1] */
+  readonly nodes?: readonly string[];
+  /** How Slurm finds the processes of a job. [linuxproc] */
+  readonly proctrack?: 'linuxproc' | 'cgroup';
+}
+
+/** Whether a job's processes can be tracked by control groups: of version 1 here, since those of version 2 ask for systemd. */
+export function hasFreezer(): boolean {
+  const words = ['--mount', 'mount', '-t', 'cgroup', '-o', 'freezer', 'freezer', '/mnt'];
+  return process.getuid?.() === 0 && spawnSync('unshare', words, { stdio: 'ignore' }).status === 0;
+}
+
 /**
- * slurmctld, slurmd and munged of Debian 12 (22.05) on one node: a container in which no systemd runs, with the package at
+ * slurmctld, slurmd and munged of Debian 12 (22.05): a container in which no systemd runs, with the package at
  * /opt/fastfreeze and a user. When it is stopped nothing is left.
  */
 export class Slurm {
   readonly #jobs: SlurmJob[] = [];
 
-  private constructor(private readonly container: Container) {}
+  private constructor(
+    private readonly container: Container,
+    private readonly nodes: readonly string[],
+    private readonly isTracking: boolean,
+  ) {}
 
-  /** `lines` go to slurm.conf beside what one node needs. */
-  static async start(made: MadePackage, lines: readonly string[]): Promise<Slurm> {
+  /** `lines` go to slurm.conf beside what the nodes need. */
+  static async start(made: MadePackage, lines: readonly string[], options: SlurmOptions = {}): Promise<Slurm> {
+    const { nodes = ['node1'], proctrack = 'linuxproc' } = options;
     const container = await Container.start(SLURM, {
       mounts: { '/opt/fastfreeze': made.extracted },
       hidden: [],
       writable: ['etc', 'var/lib', 'var/spool'],
       hostname: 'node1',
     });
-    const slurm = new Slurm(container);
+    const slurm = new Slurm(container, nodes, proctrack === 'cgroup');
     try {
       mkdirSync(join(container.root, 'etc/slurm'), { recursive: true });
-      writeFileSync(join(container.root, 'etc/slurm/slurm.conf'), `${[...CONFIGURATION, ...lines].join('\n')}\n`);
-      await slurm.root(['sh', '-c', START, 'sh', USER, String(USER_ID)]);
-      const isUp = async (): Promise<boolean> => (await slurm.nodeState()) === 'IDLE';
-      await until('the node to be idle', isUp, START_MS, () => slurm.report());
+      const all = [
+        ...CONFIGURATION,
+        `ProctrackType=proctrack/${proctrack}`,
+        ...nodeLines(nodes),
+        ...PARTITIONS,
+        ...lines,
+      ];
+      writeFileSync(join(container.root, 'etc/slurm/slurm.conf'), `${all.join('\n')}\n`);
+      if (proctrack === 'cgroup') await slurm.root(['sh', '-c', MOUNT_FREEZER]);
+      await slurm.root(['sh', '-c', START, 'sh', USER, String(USER_ID), ...nodes]);
+      const isUp = async (): Promise<boolean> => {
+        const states = await Promise.all(nodes.map(async (node) => await slurm.nodeState(node)));
+        return states.every((state) => state === 'IDLE');
+      };
+      await until('the nodes to be idle', isUp, START_MS, () => slurm.report());
       return slurm;
     } catch (error) {
       await slurm.stop();
@@ -124,8 +154,8 @@ export class Slurm {
     return this.submitted(folder, said);
   }
 
-  async nodeState(): Promise<string> {
-    const answer = await this.container.exec(['scontrol', 'show', 'node', '-o'], ROOT_ENV);
+  async nodeState(node = 'node1'): Promise<string> {
+    const answer = await this.container.exec(['scontrol', 'show', 'node', '-o', node], ROOT_ENV);
     return / State=(\S+)/.exec(answer.stdout)?.[1] ?? answer.stderr;
   }
 
@@ -134,19 +164,34 @@ export class Slurm {
     return (await this.container.exec(['ps', '-o', 'pid,args', '-u', USER, '--no-headers'], ROOT_ENV)).stdout.trim();
   }
 
+  /** As if its machine had lost its power: all that runs there, which must be one job, is gone at once, and nobody says so. */
+  async losesNode(node: string): Promise<void> {
+    const victims = `$(cat /run/slurmd-${node}.pid) $(pgrep -f '^slurmstepd: ') $(pgrep -u ${USER})`;
+    await this.root(['sh', '-c', `kill -KILL ${victims}`]);
+  }
+
+  async startsNode(node: string): Promise<void> {
+    await this.root(['/usr/sbin/slurmd', '-N', node]);
+    const isUp = async (): Promise<boolean> => (await this.nodeState(node)) === 'IDLE';
+    await until(`${node} to be back`, isUp, START_MS, () => this.report());
+  }
+
   async stop(): Promise<void> {
     await this.container.stop();
+    if (this.isTracking) spawnSync('unshare', ['--mount', 'sh', '-c', REMOVE_GROUPS, 'sh', ...this.nodes]);
   }
 
   /** All that one of the daemons, or of our hooks, has said. */
-  log(name: (typeof LOGS)[number]): string {
+  log(name: LogName): string {
     return readIfThere(this.nodePath(`/var/log/${name}`));
   }
 
   /** What a person wants to see when a test has failed. */
   report(): string {
     const jobs = this.#jobs.map((job) => job.report());
-    return [...jobs, ...LOGS.map((name) => `--- ${name}\n${this.log(name).slice(-4000)}`)].join('\n');
+    const slurmd = this.nodes.map((node): LogName => `slurm/slurmd-${node}.log`);
+    const logs: LogName[] = ['slurm/slurmctld.log', ...slurmd, 'fastfreeze-slurm.log'];
+    return [...jobs, ...logs.map((name) => `--- ${name}\n${this.log(name).slice(-4000)}`)].join('\n');
   }
 }
 
@@ -234,7 +279,7 @@ function succeeded(words: readonly string[], { code, stdout, stderr }: Answer): 
   return stdout;
 }
 
-/** A controller and its only node. A requeued job starts again `cred_expire` seconds later. */
+/** Of the controller and all nodes. A requeued job starts again `cred_expire` seconds later. */
 const CONFIGURATION = [
   'ClusterName=test',
   'SlurmctldHost=node1(127.0.0.1)',
@@ -242,12 +287,11 @@ const CONFIGURATION = [
   'AuthInfo=cred_expire=5',
   'SlurmUser=slurm',
   'StateSaveLocation=/var/spool/slurmctld',
-  'SlurmdSpoolDir=/var/spool/slurmd',
+  'SlurmdSpoolDir=/var/spool/slurmd-%n',
   'SlurmctldPidFile=/run/slurmctld.pid',
-  'SlurmdPidFile=/run/slurmd.pid',
+  'SlurmdPidFile=/run/slurmd-%n.pid',
   'SlurmctldLogFile=/var/log/slurm/slurmctld.log',
-  'SlurmdLogFile=/var/log/slurm/slurmd.log',
-  'ProctrackType=proctrack/linuxproc',
+  'SlurmdLogFile=/var/log/slurm/slurmd-%n.log',
   'TaskPlugin=task/none',
   'JobAcctGatherType=jobacct_gather/none',
   'AccountingStorageType=accounting_storage/none',
@@ -260,7 +304,17 @@ const CONFIGURATION = [
   'SlurmdParameters=config_overrides',
   'PreemptType=preempt/partition_prio',
   'PreemptMode=REQUEUE',
-  'NodeName=node1 NodeAddr=127.0.0.1 CPUs=64 RealMemory=4000 State=UNKNOWN',
+];
+
+/** On one machine each needs a port of its own. */
+function nodeLines(nodes: readonly string[]): string[] {
+  return nodes.map(
+    (node, i) =>
+      `NodeName=${node} NodeHostname=node1 NodeAddr=127.0.0.1 Port=${6818 + i} CPUs=64 RealMemory=4000 State=UNKNOWN`,
+  );
+}
+
+const PARTITIONS = [
   'PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 PreemptMode=OFF',
   'PartitionName=grace Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=REQUEUE GraceTime=60',
   'PartitionName=middle Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=20 PreemptMode=OFF',
@@ -273,15 +327,32 @@ const START = `
 set -eu
 echo '127.0.0.1 localhost node1' >/etc/hosts
 useradd --uid "$2" --create-home --shell /bin/sh "$1"
-mkdir -p /run/munge /var/lib/munge /var/log/munge /var/spool/slurmctld /var/spool/slurmd /var/log/slurm
+shift 2
+mkdir -p /run/munge /var/lib/munge /var/log/munge /var/spool/slurmctld /var/log/slurm
 head -c 1024 /dev/urandom >/etc/munge/munge.key
 chown munge: /etc/munge/munge.key /run/munge /var/lib/munge /var/log/munge
 chmod 400 /etc/munge/munge.key
 chmod 755 /run/munge
 chown slurm: /var/spool/slurmctld /var/log/slurm
-# Its daemon asks for control groups, which nothing here uses; those of version 1 it takes on trust.
+# Its daemon asks for control groups also where nothing uses them; those of version 1 it then takes on trust.
 echo CgroupPlugin=cgroup/v1 >/etc/slurm/cgroup.conf
 setpriv --reuid=munge --regid=munge --clear-groups /usr/sbin/munged --force
 /usr/sbin/slurmctld -c
-/usr/sbin/slurmd
+for node; do
+  mkdir -p "/var/spool/slurmd-$node"
+  /usr/sbin/slurmd -N "$node"
+done
+`;
+
+/** The machine's own hierarchy, as root of any container with all privileges sees it: what is made there must be removed. */
+const MOUNT_FREEZER = `
+set -eu
+mount -t tmpfs tmpfs /sys/fs/cgroup
+mkdir /sys/fs/cgroup/freezer
+mount -t cgroup -o freezer freezer /sys/fs/cgroup/freezer
+`;
+
+const REMOVE_GROUPS = `
+mount -t cgroup -o freezer freezer /mnt
+for node; do [ ! -d "/mnt/slurm_$node" ] || find "/mnt/slurm_$node" -depth -type d -exec rmdir {} +; done
 `;

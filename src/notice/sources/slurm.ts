@@ -4,6 +4,8 @@ import { runCommand } from './run-command.js';
 
 export interface SlurmOptions {
   readonly jobId: string;
+  /** What the job's environment says of its end, as it was when the job began; milliseconds since the epoch. */
+  readonly endsAtMs?: number | undefined;
   readonly pollMs?: number;
   /** The `scontrol` to run. */
   readonly scontrol?: string;
@@ -14,20 +16,21 @@ const POLL_MS = 30_000;
 const TIMEOUT_MS = 10_000;
 
 /**
- * What Slurm says of the job: when it will be ended (`EndTime`, which a preemption with grace brings forward), and that
- * it is being preempted (`PreemptTime`).
+ * What Slurm says of the job: when it will be ended (`EndTime`, which a preemption with grace brings forward, and an
+ * administrator may move either way), and that it is being preempted (`PreemptTime`). What the environment says of the end
+ * holds until `scontrol` has answered.
  */
 export function slurmSource(options: SlurmOptions): NoticeSource {
-  const { jobId, pollMs = POLL_MS, scontrol = 'scontrol' } = options;
+  const { jobId, endsAtMs, pollMs = POLL_MS, scontrol = 'scontrol' } = options;
   return {
     name: `Slurm's end and preemption of job ${jobId} (scontrol)`,
-    watch: (tools) =>
-      poll(tools, {
+    watch: async (tools) => {
+      if (endsAtMs !== undefined) tools.report(ending(endsAtMs, 'ends'));
+      await poll(tools, {
         everyMs: pollMs,
         look: async () => {
           const words = [scontrol, 'show', 'job', '-o', jobId];
-          // A user may have set another format of times, which could not be read.
-          const env = { ...process.env, SLURM_TIME_FORMAT: 'standard' };
+          const env = { ...process.env, ...STANDARD_TIMES };
           const options = { timeoutMs: TIMEOUT_MS, signal: tools.signal, env };
           const { code, stdout, stderr } = await runCommand(words, options);
           if (code !== 0) throw new Error(code === null ? 'it gave no answer in time' : stderr.trim().slice(0, 200));
@@ -35,9 +38,13 @@ export function slurmSource(options: SlurmOptions): NoticeSource {
           return 'more';
         },
         explain: (error) => `scontrol cannot say when job ${jobId} ends: ${reasonOf(error)}; trying again`,
-      }),
+      });
+    },
   };
 }
+
+/** For `scontrol`: a user may have set another format of times, which could not be read. */
+export const STANDARD_TIMES = { SLURM_TIME_FORMAT: 'standard' } as const;
 
 /**
  * Out of `scontrol show job -o`: a line for each job, of all tasks where the ID is an array's. Its times are the local
@@ -49,19 +56,21 @@ export function readJob(output: string, jobId: string): Notice | undefined {
   const field = (name: string): string => new RegExp(` ${name}=(\\S*)`, 'u').exec(record)?.[1] ?? '';
   const endTime = field('EndTime');
   const atMs = readTime(endTime);
-  const preempted = !Number.isNaN(readTime(field('PreemptTime')));
-  if (Number.isNaN(atMs)) {
+  const preempted = readTime(field('PreemptTime')) !== undefined;
+  if (atMs === undefined) {
     if (preempted) return { what: 'stop-now', detail: 'Slurm preempts this job' };
     if (endTime !== 'Unknown') throw new Error(`EndTime=${endTime} is no time`);
     return undefined;
   }
-  return {
-    what: 'stop',
-    deadline: { atMs, kind: 'limit' },
-    detail: `Slurm ${preempted ? 'preempts' : 'ends'} this job at ${new Date(atMs).toISOString()}`,
-  };
+  return ending(atMs, preempted ? 'preempts' : 'ends');
 }
 
-function readTime(text: string): number {
-  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$/u.test(text) ? Date.parse(text) : NaN;
+function ending(atMs: number, how: 'ends' | 'preempts'): Notice {
+  const detail = `Slurm ${how} this job at ${new Date(atMs).toISOString()}`;
+  return { what: 'stop', deadline: { atMs, kind: 'limit' }, detail };
+}
+
+/** As `scontrol` prints a time; undefined for `None`, `Unknown` and what is none. */
+export function readTime(text: string): number | undefined {
+  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$/u.test(text) ? Date.parse(text) : undefined;
 }

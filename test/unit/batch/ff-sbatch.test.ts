@@ -100,6 +100,31 @@ describe('ff-sbatch', () => {
     expect(noticeOf(submit([...words, 'show'], env))).toBe(expected);
   });
 
+  test('notice: with a spool twice as much, unless slurm.conf has our epilog to finish the upload', () => {
+    program('spools.sh', 'exec fastfreeze batch run --spool /scratch -- ./solve');
+    const asked = [
+      ['--ff-run', '--spool /scratch', 'show'],
+      ['--ff-run=--keep 1 --spool=/scratch', 'show'],
+      ['spools.sh'],
+    ];
+    const notices = (config: string): (string | undefined)[] => {
+      program('scontrol', `[ "$*" = 'show config' ] && printf '%s\\n' ${config}`);
+      return asked.map((words) => noticeOf(submit(['--mem=16G', ...words])));
+    };
+    try {
+      for (const config of ["'Epilog = (null)'", "'Epilog = /site/epilog' 'EpilogSlurmctld = /opt/fastfreeze/x'"]) {
+        expect(notices(config)).toEqual(['991', '991', '991']);
+      }
+      const epilog = '/opt/fastfreeze/batch-adapters/slurm/epilog';
+      for (const config of [`'Epilog = ${epilog}'`, `'Epilog[0] = /site/epilog' 'Epilog[1] = ${epilog}'`]) {
+        expect(notices(config)).toEqual(['496', '496', '496']);
+      }
+    } finally {
+      rmSync(join(directory, 'scontrol'));
+    }
+    expect(noticeOf(submit(['--mem=16G', 'spools.sh']))).toBe('991');
+  });
+
   test('what the user has chosen stays: by option, variable or #SBATCH line', () => {
     const OURS = /^--(?:signal=B:USR1|requeue|open-mode=append)/;
     const added = (words: string[], env = {}): string[] => submit(words, env).options.filter((one) => OURS.test(one));

@@ -9,23 +9,27 @@ import { type AgainOptions, decideAgain, findingsOf, runAgain } from '../../../s
 import {
   type SlurmControl,
   type SlurmJob,
+  readHasEpilog,
   readOnExit,
   readSlurmJob,
   slurmName,
 } from '../../../src/batch/slurm-control.js';
 import { dropDirectory, readDrop, writeDrop } from '../../../src/batch/slurm-drop.js';
 
-const RUNNING: SlurmJob = { state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true };
+const RUNNING: SlurmJob = {
+  ...{ state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true },
+  endsAtMs: new Date(2026, 10, 27, 1, 0, 0).getTime(),
+};
 
 describe('what scontrol says', () => {
   const RECORDS =
-    'JobId=12 ArrayJobId=10 JobName=a JobState=RUNNING Reason=None Requeue=1 PreemptTime=None BatchFlag=1\n' +
-    'JobId=120 JobName=b JobState=COMPLETING Reason=TimeLimit Requeue=0 PreemptTime=2026-11-27T00:00:00 BatchFlag=0\n';
+    'JobId=12 ArrayJobId=10 JobName=a JobState=RUNNING Reason=None Requeue=1 EndTime=2026-11-27T01:00:00 PreemptTime=None BatchFlag=1\n' +
+    'JobId=120 JobName=b JobState=COMPLETING Reason=TimeLimit Requeue=0 EndTime=Unknown PreemptTime=2026-11-27T00:00:00 BatchFlag=0\n';
 
   test('of this job, whatever else is there', () => {
     expect(readSlurmJob(RECORDS, '12')).toEqual(RUNNING);
     const other = { state: 'COMPLETING', reason: 'TimeLimit', isPreempted: true, mayRequeue: false, isBatch: false };
-    expect(readSlurmJob(RECORDS, '120')).toEqual(other);
+    expect(readSlurmJob(RECORDS, '120')).toEqual({ ...other, endsAtMs: undefined });
     expect(() => readSlurmJob(RECORDS, '1')).toThrow(/no record of this job/);
   });
 
@@ -37,6 +41,16 @@ describe('what scontrol says', () => {
     ['', 'nothing'],
   ])('of its configuration: %j', (config, expected) => {
     expect(readOnExit(config, 85)).toBe(expected);
+  });
+
+  test.each([
+    ['Epilog                  = (null)\nEpilogMsgTime           = 2000 usec\n', false],
+    ['Epilog                  = /opt/epilog\n', true],
+    ['Epilog[0]               = /opt/one\nEpilog[1]               = /opt/two\n', true],
+    // Of other kinds, and of the tasks.
+    ['EpilogSlurmctld         = /opt/a\nTaskEpilog              = /opt/b\nSrunEpilog              = /opt/c\n', false],
+  ])('of its epilog: %j', (config, expected) => {
+    expect(readHasEpilog(config)).toBe(expected);
   });
 });
 
@@ -67,6 +81,8 @@ describe('running a job again', () => {
     expect(texts({}, 'hold')).toEqual([expect.stringMatching(/RequeueExitHold/)]);
   });
 
+  const requeues: SlurmControl['config'] = () => Promise.resolve({ onExit: 'requeue', hasEpilog: false });
+
   /** What was asked of the controller, and said to the user. */
   async function act(
     control: Partial<SlurmControl>,
@@ -76,7 +92,7 @@ describe('running a job again', () => {
     let said = '';
     const whole: SlurmControl = {
       job: () => Promise.resolve(RUNNING),
-      onExit: () => Promise.resolve('nothing'),
+      config: () => Promise.resolve({ onExit: 'nothing', hasEpilog: false }),
       requeue: () => {
         asked.push('requeue');
         return Promise.resolve();
@@ -109,7 +125,7 @@ describe('running a job again', () => {
       asked: [],
       said: expect.stringMatching(/not requeued by us: it was cancelled/) as unknown,
     });
-    expect(await act({ onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 85 });
+    expect(await act({ config: requeues })).toMatchObject({ asked: [], code: 85 });
   });
 
   test('at the time limit only what has an image of this attempt: else its limit would be used up again and again', async () => {
@@ -129,7 +145,7 @@ describe('running a job again', () => {
   test('a job of --no-requeue leaves with a code that RequeueExit does not have', async () => {
     const job = (): Promise<SlurmJob> => Promise.resolve({ ...RUNNING, mayRequeue: false });
     expect(await act({ job })).toMatchObject({ asked: [], code: 85 });
-    expect(await act({ job, onExit: () => Promise.resolve('requeue') })).toMatchObject({ asked: [], code: 137 });
+    expect(await act({ job, config: requeues })).toMatchObject({ asked: [], code: 137 });
   });
 });
 

@@ -4,9 +4,11 @@ import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { FastFreezeError } from '../../../src/base/errors.js';
 import { chooseSystem, jobKey, recognise } from '../../../src/batch/recognise.js';
-import { setUp } from '../../../src/batch/set-up.js';
+import { setUp, withInspection } from '../../../src/batch/set-up.js';
 import { exitCodeOf } from '../../../src/cli/batch.js';
 import { CHECKPOINTED, INTERRUPTED } from '../../../src/engine/config.js';
+import { ASSUMED_PACE } from '../../../src/engine/pace.js';
+import { estimate, fitsWindow } from '../../../src/notice/planner.js';
 import { jobUrl } from '../../../src/store/job-url.js';
 
 type Env = Readonly<Record<string, string>>;
@@ -97,6 +99,58 @@ describe('the set-up', () => {
     expect(setUp({ ...request(slurm), timeLimitMs: 5_000 }).endsAtMs).toBe(1_005_000);
     expect(setUp({ ...request(slurm), timeLimitMs: 5_000_000 }).endsAtMs).toBe(2_000_000);
     expect(setUp(request({})).endsAtMs).toBeUndefined();
+  });
+
+  test('Slurm’s limit is its sources’ to follow; a fixed one only where they are not asked', () => {
+    const slurm = { SLURM_JOB_ID: '7', SLURM_JOB_END_TIME: '2000' };
+    const names = (more: object): string[] =>
+      setUp({ ...request(slurm), ...more }).sources.map(({ name }) => name.replace(/ of job.*/, ''));
+    expect(names({})).toEqual(["Slurm's end and preemption"]);
+    expect(names({ timeLimitMs: 5_000 })).toEqual(['the time limit', "Slurm's end and preemption"]);
+    expect(names({ sources: [] })).toEqual(['the time limit']);
+  });
+
+  test('what scontrol says of the end goes before the environment, and not before a limit of one’s own', () => {
+    const slurm = { SLURM_JOB_ID: '7', SLURM_JOB_END_TIME: '2000' };
+    const end = (more: object, endsAtMs?: number | null): number | undefined =>
+      withInspection(setUp({ ...request(slurm), ...more }), {
+        findings: [],
+        ...(endsAtMs === undefined ? {} : { endsAtMs }),
+      }).endsAtMs;
+    expect([end({}), end({}, 9_000_000), end({}, 1_500_000), end({}, null)]).toEqual([
+      ...[2_000_000, 9_000_000, 1_500_000, undefined],
+    ]);
+    const own = { timeLimitMs: 5_000 };
+    expect([end(own), end(own, 9_000_000), end(own, null)]).toEqual([1_005_000, 1_005_000, 1_005_000]);
+    expect(end({ sources: [] }, 9_000_000)).toBe(2_000_000);
+  });
+
+  test('Slurm: several nodes are explained, several tasks of one srun refused', () => {
+    const of = (env: Env): string[] =>
+      recognise({ SLURM_JOB_ID: '7', ...env }).findings.map(({ level, what }) => `${level} ${what}`);
+    expect(of({ SLURM_JOB_NUM_NODES: '1', SLURM_STEP_NUM_TASKS: '1' })).toEqual([]);
+    expect(of({ SLURM_JOB_NUM_NODES: '2' })).toEqual([expect.stringMatching(/^warn the job has 2 nodes: .* srun/)]);
+    expect(of({ SLURM_JOB_NUM_NODES: '2', SLURM_STEP_NUM_TASKS: '8' })).toEqual([
+      expect.stringMatching(/^fail this is one of 8 tasks of an srun/),
+    ]);
+    const { against } = recognise({ SLURM_JOB_ID: '7' });
+    expect([['/usr/bin/srun', './solve'], ['./solve', 'srun'], []].map((command) => against?.(command)?.level)).toEqual(
+      [...['fail', undefined, undefined]],
+    );
+  });
+
+  test('how long a notice leaves: thirty seconds at Google, two minutes at EC2, what a signal leaves of each', () => {
+    const windows = (env: Env): (number | undefined)[] => {
+      const { sources, signalWindowMs } = setUp(request(env));
+      return [...sources.map(({ windowMs }) => windowMs), signalWindowMs];
+    };
+    expect(windows({ BATCH_JOB_UID: 'u', BATCH_TASK_INDEX: '0' })).toEqual([30_000, 60_000, 10_000]);
+    expect(windows({ AWS_BATCH_JOB_ID: 'a' })).toEqual([118_000, 30_000]);
+    expect(windows({ SLURM_JOB_ID: '7' })).toEqual([undefined, 30_000]);
+    // What of memory fits, by docs/planner.md: 830 MiB, and 17 GiB where 1 GB/s was measured.
+    const measured = { ...ASSUMED_PACE, captureBytesPerSecond: 1e9, uploadBytesPerSecond: 1e9, samples: 1 };
+    const fits = (mib: number, pace = ASSUMED_PACE): boolean => fitsWindow(30_000, estimate(mib * 2 ** 20, pace));
+    expect([fits(820), fits(840), fits(15_500, measured), fits(17_500, measured)]).toEqual([true, false, true, false]);
   });
 
   test('what is missing is said, and what could go wrong', () => {

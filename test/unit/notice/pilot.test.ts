@@ -86,6 +86,25 @@ describe('a notice', () => {
     expect(said()).toMatch(/Notice: the end\n[^]*Withdrawn: the end\n[^]*Notice: the end\n/);
   });
 
+  test('of a limit stops the job the earlier for an upload of its own, as long as nobody else is known to finish it', async () => {
+    // 30 s for the copy, 47 s with the safety that is added: less than the limit leaves, or more.
+    const upload = { waitingBytes: 0, pace: { fixedMs: 30_000, bytesPerSecond: 2 ** 30 } };
+    const own = fly({ upload: () => upload });
+    const others = fly({ upload: () => undefined });
+    for (const { pilot, job, report } of [own, others]) {
+      pilot.ready(job);
+      report(soon(40_000));
+    }
+    await until('the stop', () => own.asked.length > 0);
+    await sleep(300);
+    expect([own.asked, others.asked]).toEqual([['stop'], []]);
+    const inTime = fly({ upload: () => upload });
+    inTime.pilot.ready(inTime.job);
+    inTime.report(soon(80_000));
+    await sleep(300);
+    expect(inTime.asked).toEqual([]);
+  });
+
   test('of a machine that stands at the start does not stop the job at once; one that comes later does', async () => {
     const goes = (detail: string): Notice => ({
       what: 'stop',

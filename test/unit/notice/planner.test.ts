@@ -2,7 +2,15 @@
 /* The planner over random sizes, rates and windows: what docs/planner.md promises of it. */
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { ASSUMED_PACE, type Pace, type PaceSample, parsePace, refinePace } from '../../../src/engine/pace.js';
+import {
+  ASSUMED_PACE,
+  type CopyPace,
+  type Pace,
+  type PaceSample,
+  parsePace,
+  refineCopyPace,
+  refinePace,
+} from '../../../src/engine/pace.js';
 import { MIN_RUN_MS, decide, retryMs } from '../../../src/notice/decide.js';
 import type { Notice } from '../../../src/notice/notice.js';
 import {
@@ -37,6 +45,15 @@ const samples = fc
 const paces = fc
   .array(samples, { maxLength: 6 })
   .map((all) => all.reduce<Pace>((pace, sample) => refinePace(pace, sample), ASSUMED_PACE));
+const copies = fc.record({
+  copiedBytes: fc.oneof(fc.integer({ min: 0, max: 2 ** 24 }), fc.integer({ min: 0, max: 512 * GIB })),
+  durationMs: fc.integer({ min: 1, max: 3_600_000 }),
+});
+const copyPaces = fc
+  .array(copies, { maxLength: 6 })
+  .map((all) =>
+    all.reduce<CopyPace | undefined>((pace, one) => refineCopyPace(pace, one.copiedBytes, one.durationMs), undefined),
+  );
 const estimates = fc.tuple(bytes, paces).map(([resident, pace]) => estimate(resident, pace));
 const deadlines = fc.record({
   atMs: fc.integer({ min: 0, max: 2 ** 41 }),
@@ -95,6 +112,43 @@ describe('the estimate', () => {
         expect(small.frozenMs).toBeLessThanOrEqual(small.durableMs);
       }),
     );
+  });
+
+  test('with an upload of our own it is as much longer, at least, as the last copy of that size took, and more with what waits', () => {
+    fc.assert(
+      fc.property(paces, copyPaces, copies, bytes, (pace, before, copy, waitingBytes) => {
+        const copying = refineCopyPace(before, copy.copiedBytes, copy.durationMs);
+        const sized = { ...pace, storedRatio: 1, besideBytes: 0 };
+        const without = estimate(copy.copiedBytes, sized);
+        const extraMs = (waiting: number): number =>
+          estimate(copy.copiedBytes, sized, { waitingBytes: waiting, pace: copying }).durableMs - without.durableMs;
+        expect(extraMs(0) + 1 + copy.durationMs * 1e-3).toBeGreaterThanOrEqual(copy.durationMs);
+        expect(extraMs(waitingBytes)).toBeGreaterThanOrEqual(extraMs(0));
+        // The application stands still no longer for it.
+        const { frozenMs } = estimate(copy.copiedBytes, sized, { waitingBytes, pace: copying });
+        expect(frozenMs).toBe(without.frozenMs);
+        // What this machine has not measured the images tell.
+        const told = { waitingBytes, pace: undefined };
+        expect(estimate(copy.copiedBytes, { ...sized, copying }, told)).toEqual(
+          estimate(copy.copiedBytes, sized, { waitingBytes, pace: copying }),
+        );
+        expect(parsePace(JSON.parse(JSON.stringify({ ...sized, copying })))).toEqual({ ...sized, copying });
+      }),
+    );
+    // A checkpoint does not forget how fast the copies were; what is damaged is left out alone.
+    const sample = {
+      residentBytes: GIB,
+      rawBytes: GIB,
+      storedBytes: GIB,
+      preparingMs: 1,
+      capturingMs: 1,
+      durableMs: 2,
+    };
+    const copying = { fixedMs: 7, bytesPerSecond: 8 };
+    expect(refinePace({ ...ASSUMED_PACE, copying }, sample).copying).toEqual(copying);
+    for (const wrong of [{ ...copying, bytesPerSecond: 0 }, { fixedMs: 7 }, 'x', null]) {
+      expect(parsePace({ ...ASSUMED_PACE, copying: wrong })).toEqual(ASSUMED_PACE);
+    }
   });
 
   test('the last moment leaves half as much again and the margin; earlier still where the machine is taken away', () => {

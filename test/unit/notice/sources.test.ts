@@ -247,14 +247,48 @@ describe('Slurm', () => {
     expect(() => readJob(line(''), '7')).toThrow('is no time');
   });
 
-  test('scontrol is asked again and again; when it fails, that is said once', async () => {
-    const directory = makeDirectory();
-    const scontrol = join(directory, 'scontrol');
+  /** An `scontrol` that does as the test says, and may be told otherwise. */
+  function standIn(): { scontrol: string; script: (body: string) => void } {
+    const scontrol = join(makeDirectory(), 'scontrol');
     const script = (body: string): void => {
       // A file that is open for writing cannot be executed: the finished one takes its place.
       writeFileSync(`${scontrol}.new`, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
       renameSync(`${scontrol}.new`, scontrol);
     };
+    return { scontrol, script };
+  }
+
+  test('the end in the environment counts until scontrol has answered; what it says replaces it, sooner or later', async () => {
+    const { scontrol, script } = standIn();
+    const local = (hours: number): number => new Date(2026, 10, 25, hours, 0, 0).getTime();
+    script('exit 1');
+    const heard = listen(slurmSource({ jobId: '7', endsAtMs: local(14), pollMs: 20, scontrol }));
+    await until('a look', () => heard.problems.length > 0);
+    const limit = (atMs: number) => ({ what: 'stop', deadline: { atMs, kind: 'limit' } });
+    expect(heard.notices).toMatchObject([limit(local(14))]);
+    for (const [end, notice] of [
+      ['2026-11-25T14:00:00', limit(local(14))],
+      ['2026-11-25T19:00:00', limit(local(19))],
+      ['2026-11-25T13:00:00', limit(local(13))],
+      ['Unknown', undefined],
+    ] as const) {
+      script(`echo '${line(`EndTime=${end}`).trim()}'`);
+      const before = heard.notices.length;
+      await until(`${end} to be heard`, () => heard.notices.length > before + 1);
+      if (notice === undefined) expect(heard.last()).toBeUndefined();
+      else expect(heard.last()).toMatchObject(notice);
+      // The same end in the same words, whoever says it: else it would be news.
+      if (end.includes('T14')) expect(heard.last()?.detail).toBe(heard.notices[0]?.detail);
+    }
+    script('exit 1');
+    const { length } = heard.problems;
+    await until('the problem', () => heard.problems.length > length);
+    // A controller that is away for a while has taken nothing back, and the environment knows less.
+    expect(heard.last()).toBeUndefined();
+  });
+
+  test('scontrol is asked again and again; when it fails, that is said once', async () => {
+    const { scontrol, script } = standIn();
     script('echo "slurm_load_jobs error: Unable to contact slurm controller" >&2; exit 1');
     const heard = listen(slurmSource({ jobId: '7', pollMs: 20, scontrol }));
     await until('the problem', () => heard.problems.length > 0);
