@@ -42,6 +42,16 @@ const PATTERNS: readonly Pattern[] = [
     hint: 'run as root, or keep mapped files (POSIX semaphores, Python multiprocessing locks) from being unlinked',
   },
   {
+    match: /Can't stat map_files: Operation not permitted/,
+    reason: () => 'the application has a System V shared memory segment, which cannot be saved for a normal user',
+    hint: 'run as root, or use POSIX shared memory or mmap',
+  },
+  {
+    match: /Task (\d+) with SysVIPC shmem map/,
+    reason: ([pid]) => `process ${pid ?? '?'} has a System V shared memory segment, and no IPC namespace of its own`,
+    hint: 'leave out --no-container, or use POSIX shared memory or mmap',
+  },
+  {
     match: /fsnotify:.*(?:Can't dump that handle|Handle .* cannot be opened)/,
     reason: () => 'the application watches files with inotify, which a normal user cannot save',
     hint: 'run as root, or turn the file watching off',
@@ -125,7 +135,8 @@ const PATTERNS: readonly Pattern[] = [
   { match: /No space left on device/, reason: () => 'no space is left on the device' },
   {
     match: /Can't resolve device|Can't dump file (\d+) of that type|Can't dump.*chr/,
-    reason: () => 'the application has a device open that cannot be saved',
+    reason: ([fd]) =>
+      `the application has a device open that cannot be saved${fd === '' ? '' : ` (descriptor ${fd ?? '?'})`}`,
     hint: 'close the device (GPUs and character devices other than /dev/null, zero, random and terminals do not travel)',
   },
   {

@@ -316,6 +316,11 @@ class Job {
       streams: this.stdio.start,
       children: this.children,
       timeoutMs: START_TIMEOUT_MS,
+      ownIpc: this.config.container,
+      onSharedIpc: (error) =>
+        this.log.warn(
+          `no IPC namespace for the application: what it has of System V IPC cannot be frozen (${error.message})`,
+        ),
     });
     this.stdio.releaseAppEnds();
     this.log.info('Application is ready, started from scratch');
