@@ -120,12 +120,12 @@ function findForgotten(tree: readonly IpcUser[], ipc: Ipc): FastFreezeError[] {
   const [set] = ipc.sets;
   const holder = tree.find((one) => set !== undefined && one.state !== 'Z' && mayUndo(one));
   if (set !== undefined && holder !== undefined) {
-    const what = `System V semaphores (set ${set.id}) that it has taken with SEM_UNDO`;
+    const reason = `its end may give back System V semaphores (set ${set.id}) that it has taken with SEM_UNDO, which would be forgotten`;
     const hint =
       holder.tids.length > 1
         ? 'use POSIX semaphores; of a process with threads it cannot be seen, so where it never uses SEM_UNDO say --allow-inexact'
         : 'use POSIX semaphores, or no SEM_UNDO';
-    found.push(refusal(holder, `its end may give back ${what}, which would be forgotten`, hint));
+    found.push(refusal(holder, reason, hint));
   }
   const large = ipc.queues.find(({ bytes }) => ipc.maxMessageBytes > MAX_MESSAGE_BYTES && bytes > MAX_MESSAGE_BYTES);
   if (large !== undefined) {
