@@ -140,6 +140,11 @@ const PATTERNS: readonly Pattern[] = [
     hint: 'close the device (GPUs and character devices other than /dev/null, zero, random and terminals do not travel)',
   },
   {
+    match: /Can't get rlimit \d+: Operation not permitted/,
+    reason: () => 'a process has other ids than root, and reading its limits needs CAP_SYS_RESOURCE',
+    hint: 'give the container that capability (Docker: --cap-add SYS_RESOURCE), or let the job be of one user',
+  },
+  {
     match: /suspend(?:ing)? seccomp|seccomp failed/i,
     reason: () => 'a seccomp filter is in force that CRIU may not suspend',
     hint: 'run the container with --security-opt seccomp=unconfined',

@@ -14,7 +14,7 @@ export interface Situation {
 }
 
 export interface Unsavable {
-  readonly kind: 'tracing' | 'seccomp' | 'device' | 'memory' | 'queue' | 'state';
+  readonly kind: 'tracing' | 'ids' | 'seccomp' | 'device' | 'memory' | 'queue' | 'state';
   readonly error: FastFreezeError;
 }
 
@@ -27,6 +27,7 @@ export function findUnsavable(tree: readonly InspectedProcess[], situation: Situ
     .filter(({ state }) => state !== 'Z')
     .flatMap((process) => [
       ...tracing(process),
+      ...otherIds(process, situation),
       ...seccomp(process, situation),
       ...memory(process, situation),
       ...descriptors(process, situation),
@@ -47,6 +48,32 @@ function tracing(process: InspectedProcess): Unsavable[] {
   const name = readProc(`/proc/${tracer}/comm`)?.trim();
   const reason = `it is traced by process ${tracer}${name === undefined ? '' : ` (${name})`}`;
   return [{ kind: 'tracing', error: refusal(process, reason, 'detach the debugger, or do without strace') }];
+}
+
+/** prlimit(2) is for whoever has the very same ids, or CAP_SYS_RESOURCE: a set-uid program has not, nor one of another user. */
+function otherIds(process: InspectedProcess, { privileged }: Situation): Unsavable[] {
+  const ours = readProc('/proc/self/status') ?? '';
+  // In a user namespace of ours we have all capabilities.
+  if (!privileged || (Number.parseInt(field(ours, 'CapEff') ?? 'f', 16) & CAP_SYS_RESOURCE) !== 0) return [];
+  const status = text(process, 'status');
+  const [uids = [], gids = []] = ['Uid', 'Gid'].map((name) => idsOf(status, name));
+  const [[uid], [gid]] = [idsOf(ours, 'Uid'), idsOf(ours, 'Gid')];
+  if (uids.every((id) => id === uid) && gids.every((id) => id === gid)) return [];
+  const shown = `${uids[0] ?? '?'}${uids[0] === uids[1] ? '' : `, effective ${uids[1] ?? '?'}`}`;
+  const reason = `it has other ids (${shown}) than root, and reading its limits needs CAP_SYS_RESOURCE`;
+  const hint = 'give the container that capability (Docker: --cap-add SYS_RESOURCE), or let the job be of one user';
+  return [{ kind: 'ids', error: refusal(process, reason, hint) }];
+}
+
+const CAP_SYS_RESOURCE = 1 << 24;
+
+/** Real, effective and saved. */
+function idsOf(status: string, name: string): string[] {
+  return (field(status, name) ?? '').split(/\s+/).slice(0, 3);
+}
+
+function field(status: string, name: string): string | undefined {
+  return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1];
 }
 
 function seccomp(process: InspectedProcess, { privileged }: Situation): Unsavable[] {
