@@ -55,7 +55,8 @@ function become(plan: ExecPlan): void {
   if (plan.terminalPath !== undefined) openTerminal(plan.terminalPath, plan.terminalFds);
   if (plan.stdinFile !== undefined) openStdin(plan.stdinFile);
   closeStrangersOnExec();
-  // Node's threads brought a list of semaphores to undo with them, empty, which exec would keep: as if the program had used any.
+  // Node's threads brought a list of semaphores to undo with them, empty, which exec would keep: as if the
+  // program had used any. Where that may not be, semaphores of the program's are refused at a checkpoint.
   forgetSemaphoreUndo();
   // Node made every descriptor it inherited close-on-exec, these three included.
   for (const fd of [0, 1, 2]) check(fcntl(fd, F_SETFD, 0), 'fcntl');

@@ -31,7 +31,7 @@ export function hasOwnIpc(rootPid: number): boolean {
 export function inspectIpc(tree: readonly IpcUser[]): IpcFindings {
   const [root] = tree;
   if (root === undefined) return { found: [], removedSegments: [] };
-  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(root, readIpc(false)), removedSegments: [] };
+  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(root, tree, readIpc(false)), removedSegments: [] };
   let ipc: Ipc;
   try {
     ipc = inIpcNamespaceOf(root.pid, () => readIpc(true));
@@ -82,9 +82,18 @@ function readIpc(isOwn: boolean): Ipc {
       pids: [number(row, 'lspid'), number(row, 'lrpid')].filter((pid) => pid > 0),
     })),
     // Those of the machine may not be looked at by everybody, and do not say whose they are.
-    posix: isOwn ? messageQueues() : [],
+    posix: isOwn ? queuesIfTold() : [],
     maxMessageBytes: Number(readProc('/proc/sys/kernel/msgmax') ?? 0),
   };
+}
+
+/** A kernel may have none (CONFIG_POSIX_MQUEUE), or be before 5.2 and not let us look. One that is open is seen elsewhere. */
+function queuesIfTold(): string[] {
+  try {
+    return messageQueues();
+  } catch {
+    return [];
+  }
 }
 
 /** A file of /proc/sysvipc: a line of names, then one line for each object. */
@@ -145,9 +154,10 @@ function mayUndo(one: IpcUser): boolean {
   return one.tids.length > 1 || hasSemaphoreUndo(one.pid) !== false;
 }
 
-/** In a PID namespace of the job's own every process that we can see is, or was, the application's. */
-function findLeftBehind(root: IpcUser, ipc: Ipc): FastFreezeError[] {
-  const ours = ({ pids }: { readonly pids: readonly number[] }): boolean => pids.length > 0;
+/** What other processes of the container have is not the job's. Of those of its own that have ended, PIDs are left. */
+function findLeftBehind(root: IpcUser, tree: readonly IpcUser[], ipc: Ipc): FastFreezeError[] {
+  const isOurs = (pid: number): boolean => pid >= root.pid || tree.some((one) => one.pid === pid);
+  const ours = ({ pids }: { readonly pids: readonly number[] }): boolean => pids.some(isOurs);
   const [segment, set, queue] = [ipc.segments.find(ours), ipc.sets.find(ours), ipc.queues.find(ours)];
   const what =
     (segment && `the System V shared memory segment ${segment.id}`) ??

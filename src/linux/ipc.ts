@@ -82,9 +82,12 @@ export function removeSegment(id: number): void {
   check(shmctl(id, IPC_RMID, null), 'shmctl', `segment ${id}`);
 }
 
-/** Do now what this thread's end would: give back the semaphores that it has taken with SEM_UNDO, and have no list of any. */
-export function forgetSemaphoreUndo(): void {
-  check(unshare(CLONE_SYSVSEM), 'unshare', 'semaphores to undo');
+/**
+ * Do now what this thread's end would: give back the semaphores that it has taken with SEM_UNDO, and have no list of any. False
+ * where a filter of system calls forbids it.
+ */
+export function forgetSemaphoreUndo(): boolean {
+  return unshare(CLONE_SYSVSEM) === 0;
 }
 
 /**
@@ -93,7 +96,7 @@ export function forgetSemaphoreUndo(): void {
  */
 export function hasSemaphoreUndo(tid: number): boolean | undefined {
   // The kernel only compares, so we have none; each thread that we start gives us one again.
-  forgetSemaphoreUndo();
+  if (!forgetSemaphoreUndo()) return undefined;
   const answer = syscall(SYS_KCMP, tid, process.pid, KCMP_SYSVSEM, 0, 0);
   return answer < 0 ? undefined : answer !== 0;
 }
