@@ -27,11 +27,12 @@ export function hasOwnIpc(rootPid: number): boolean {
 
 /**
  * Look, while a tree (root first) is frozen, for System V IPC and message queues that would not come back as they are.
+ * `isPrivate`: also the IPC namespace that we are in ourselves is the job's alone.
  */
-export function inspectIpc(tree: readonly IpcUser[]): IpcFindings {
+export function inspectIpc(tree: readonly IpcUser[], isPrivate: boolean): IpcFindings {
   const [root] = tree;
   if (root === undefined) return { found: [], removedSegments: [] };
-  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(root, tree, readIpc(false)), removedSegments: [] };
+  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(root, tree, readIpc(isPrivate)), removedSegments: [] };
   let ipc: Ipc;
   try {
     ipc = inIpcNamespaceOf(root.pid, () => readIpc(true));
@@ -53,6 +54,10 @@ export function findSemaphoreUsers(tree: readonly IpcUser[]): { readonly process
   });
 }
 
+/** Who has no IPC namespace. */
+export const NO_OWN_IPC_HINT =
+  'use POSIX shared memory and semaphores; or leave out --no-container, and as a normal user with ids of its own run as root';
+
 interface Ipc {
   readonly segments: readonly { readonly id: number; readonly mode: number; readonly pids: readonly number[] }[];
   /** Sets of semaphores, with the processes that last changed each. */
@@ -64,7 +69,7 @@ interface Ipc {
 }
 
 /** Of the IPC namespace that we are in. PIDs are those of our PID namespace: what is outside of it is 0, and left out. */
-function readIpc(isOwn: boolean): Ipc {
+function readIpc(isPrivate: boolean): Ipc {
   return {
     segments: table('shm').map((row) => ({
       id: number(row, 'shmid'),
@@ -82,7 +87,7 @@ function readIpc(isOwn: boolean): Ipc {
       pids: [number(row, 'lspid'), number(row, 'lrpid')].filter((pid) => pid > 0),
     })),
     // Those of the machine may not be looked at by everybody, and do not say whose they are.
-    posix: isOwn ? queuesIfTold() : [],
+    posix: isPrivate ? queuesIfTold() : [],
     maxMessageBytes: Number(readProc('/proc/sys/kernel/msgmax') ?? 0),
   };
 }
@@ -162,15 +167,10 @@ function findLeftBehind(root: IpcUser, tree: readonly IpcUser[], ipc: Ipc): Fast
   const what =
     (segment && `the System V shared memory segment ${segment.id}`) ??
     (set && `the System V semaphores ${set.id}`) ??
-    (queue && `the System V message queue ${queue.id}`);
+    (queue && `the System V message queue ${queue.id}`) ??
+    (ipc.posix[0] === undefined ? undefined : `the POSIX message queue /${ipc.posix[0]}`);
   if (what === undefined) return [];
-  return [
-    refusal(
-      root,
-      `${what} would be left behind: the job has no IPC namespace of its own`,
-      'leave out --no-container, or use POSIX shared memory and semaphores',
-    ),
-  ];
+  return [refusal(root, `${what} would be left behind: the job has no IPC namespace of its own`, NO_OWN_IPC_HINT)];
 }
 
 function refusal(process: IpcUser, reason: string, hint: string): FastFreezeError {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
+import { NO_OWN_IPC_HINT } from './ipc.js';
 
 export interface CriuCause {
   /** Why CRIU refused, in words of the application. */
@@ -49,7 +50,7 @@ const PATTERNS: readonly Pattern[] = [
   {
     match: /Task (\d+) with SysVIPC shmem map/,
     reason: ([pid]) => `process ${pid ?? '?'} has a System V shared memory segment, and no IPC namespace of its own`,
-    hint: 'leave out --no-container, or use POSIX shared memory or mmap',
+    hint: NO_OWN_IPC_HINT,
   },
   {
     match: /fsnotify:.*(?:Can't dump that handle|Handle .* cannot be opened)/,

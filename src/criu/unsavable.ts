@@ -3,6 +3,7 @@ import { statfsSync } from 'node:fs';
 import { FastFreezeError } from '../base/errors.js';
 import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
 import { type InspectedProcess, unsavableDescriptor } from './exactness.js';
+import { NO_OWN_IPC_HINT } from './ipc.js';
 
 export interface Situation {
   /** With the machine's capabilities; false in a user namespace. */
@@ -102,9 +103,7 @@ function memory(process: InspectedProcess, { privileged, hasOwnIpc }: Situation)
     const reason = hasOwnIpc
       ? 'it has a System V shared memory segment, which cannot be saved for a normal user'
       : 'it has a System V shared memory segment, and no IPC namespace of its own, without which that cannot be saved';
-    const hint = hasOwnIpc
-      ? 'run as root, or use POSIX shared memory or mmap'
-      : 'leave out --no-container, or use POSIX shared memory or mmap';
+    const hint = hasOwnIpc ? 'run as root, or use POSIX shared memory or mmap' : NO_OWN_IPC_HINT;
     found.push({ kind: 'memory', error: refusal(process, reason, hint) });
   }
   const gone = privileged

@@ -252,7 +252,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     reporter.expect(tree);
     refuseStrangers(job);
     refuseOwnNamespaces(tree);
-    const ipc = inspectIpc(tree);
+    const ipc = inspectIpc(tree, job.config.container && !job.config.criu.privileged);
     const inexact = refuseInexactState(tree, job.config.criu.privileged, allowance(attempt), ipc.found);
     const clocks = readClocks();
     const openFiles = readOpenFiles(tree, job.config.jobDirectory);
