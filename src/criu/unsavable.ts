@@ -57,6 +57,8 @@ function otherIds(process: InspectedProcess, { privileged }: Situation): Unsavab
   // In a user namespace of ours we have all capabilities.
   if (!privileged || (Number.parseInt(field(ours, 'CapEff') ?? 'f', 16) & CAP_SYS_RESOURCE) !== 0) return [];
   const status = text(process, 'status');
+  // It has ended since it was listed.
+  if (status === '') return [];
   const [uids = [], gids = []] = ['Uid', 'Gid'].map((name) => idsOf(status, name));
   const [[uid], [gid]] = [idsOf(ours, 'Uid'), idsOf(ours, 'Gid')];
   if (uids.every((id) => id === uid) && gids.every((id) => id === gid)) return [];
