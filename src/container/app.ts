@@ -3,6 +3,8 @@ import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError } from '../base/errors.js';
+import { inNewIpcNamespace } from '../linux/ipc.js';
+import { SystemError } from '../linux/libc.js';
 import { nodeCommand } from '../linux/node-command.js';
 import { type ExitStatus, signalNumber } from '../linux/process.js';
 import type { Children } from './children.js';
@@ -23,6 +25,9 @@ export interface StartApp {
   readonly streams: AppStreams;
   readonly children: Children;
   readonly timeoutMs: number;
+  /** With an IPC namespace of its own, which CRIU saves. Where the kernel refuses that it shares ours, and `onSharedIpc` is told. */
+  readonly ownIpc: boolean;
+  readonly onSharedIpc: (error: Error) => void;
 }
 
 /** Start the program as PID 1000. Resolves when exec has succeeded, which is what "ready" means. */
@@ -38,10 +43,12 @@ export async function startApp(options: StartApp): Promise<App> {
   const starter = fileURLToPath(new URL('./exec-main.js', import.meta.url));
   const [node, ...flags] = nodeCommand();
   const [file, ...args] = [...options.prefix, node, ...flags, starter];
-  const child = spawn(file, args, {
-    stdio: [...streams.stdio, 'pipe'],
-    detached: true,
-  });
+  const child = inItsIpcNamespace(options, () =>
+    spawn(file, args, {
+      stdio: [...streams.stdio, 'pipe'],
+      detached: true,
+    }),
+  );
   options.children.adopt(child);
   const exited = new Promise<ExitStatus>((resolve) => {
     child.once('exit', (code, signal) =>
@@ -66,6 +73,19 @@ export async function startApp(options: StartApp): Promise<App> {
   channel.destroy();
   if (failure !== '') throw startFailure(options.plan.command, failure);
   return { pid: APP_PID, exited };
+}
+
+/** The process is made on this thread, and inherits its namespace. */
+function inItsIpcNamespace<T>({ ownIpc, onSharedIpc }: StartApp, action: () => T): T {
+  if (!ownIpc) return action();
+  let started: T | undefined;
+  try {
+    return inNewIpcNamespace(() => (started = action()));
+  } catch (error) {
+    if (started !== undefined || !(error instanceof SystemError)) throw error;
+    onSharedIpc(error);
+    return action();
+  }
 }
 
 /** What the starter says before exec closes its end: nothing when all went well. */

@@ -6,6 +6,7 @@
 import { constants, openSync, readSync, writeSync } from 'node:fs';
 import { constants as osConstants } from 'node:os';
 import { closeStrangersOnExec } from '../linux/fds.js';
+import { forgetSemaphoreUndo } from '../linux/ipc.js';
 import { becomeSubreaper } from '../linux/process.js';
 import { takeControllingTerminal } from '../linux/terminal.js';
 import { SystemError, check, libc } from '../linux/libc.js';
@@ -54,6 +55,9 @@ function become(plan: ExecPlan): void {
   if (plan.terminalPath !== undefined) openTerminal(plan.terminalPath, plan.terminalFds);
   if (plan.stdinFile !== undefined) openStdin(plan.stdinFile);
   closeStrangersOnExec();
+  // Node's threads brought a list of semaphores to undo with them, empty, which exec would keep: as if the
+  // program had used any. Where that may not be, semaphores of the program's are refused at a checkpoint.
+  forgetSemaphoreUndo();
   // Node made every descriptor it inherited close-on-exec, these three included.
   for (const fd of [0, 1, 2]) check(fcntl(fd, F_SETFD, 0), 'fcntl');
   if (plan.openFilesLimit !== undefined) limitOpenFiles(plan.openFilesLimit);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { type ChildProcess, spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import type { Socket } from 'node:net';
 import { FastFreezeError } from '../base/errors.js';
 import { WHAT_A_CONTAINER_NEEDS } from '../base/hints.js';
@@ -76,8 +76,15 @@ function unshareArguments(options: LaunchOptions): string[] {
     ...unshareCommand(),
     ...(options.privileged ? [] : (options.idMapping ?? ['--user', '--map-root-user'])),
     ...['--pid', '--fork', '--mount', '--mount-proc', '--kill-child'],
+    // The application has one of its own. The supervisor looks into it, and a normal user may not come back to the machine's.
+    ...(options.privileged || !hasIpcNamespaces() ? [] : ['--ipc']),
     ...(options.privileged || !hasTimeNamespaces() ? [] : timeArguments(options.clocks)),
   ];
+}
+
+/** Whether this kernel has IPC namespaces (CONFIG_IPC_NS). */
+function hasIpcNamespaces(): boolean {
+  return existsSync('/proc/self/ns/ipc');
 }
 
 /** Offsets that let the container's clocks continue the image's. Whole seconds, rounded up: no clock may run back. */

@@ -18,13 +18,15 @@ export type Allowance = 'nothing' | 'what stays' | 'everything';
  * Look, while the tree is frozen, for state that CRIU saves without complaint and brings back changed.
  * Throws `unsupported` naming process, descriptor and remedy: a job that would not continue exactly is not stopped.
  * Where it is allowed nevertheless, says in words what was found; `what stays` does not allow what may pass in a moment.
+ * `further` is what others have found.
  */
 export function refuseInexactState(
   tree: readonly InspectedProcess[],
   privileged: boolean,
   allowance: Allowance = 'nothing',
+  further: readonly FastFreezeError[] = [],
 ): string[] {
-  const found = findInexactState(tree, privileged);
+  const found = [...findInexactState(tree, privileged), ...further];
   const refused = found.find(({ passing }) => allowance === 'nothing' || (passing && allowance === 'what stays'));
   if (refused !== undefined) throw refused;
   return found.map(({ subject, reason }) => `${subject ?? 'a process'}: ${reason}`);
@@ -52,9 +54,29 @@ export function findInexactState(tree: readonly InspectedProcess[], privileged: 
   return found.filter((one) => one !== undefined);
 }
 
-interface Place {
+export interface Place {
   readonly process: InspectedProcess;
   readonly fd: number;
+}
+
+/** What CRIU cannot save at all, and is seen before it tries. */
+export function unsavableDescriptor(place: Place, link: string, privileged: boolean): FastFreezeError | undefined {
+  if (link.startsWith('pipe:[')) {
+    const flags = Number.parseInt(field(fdinfo(place), 'flags') ?? '0', 8);
+    if ((flags & O_DIRECT) === 0 || (flags & 3) === 0) return undefined;
+    return refusal(place, 'a pipe in packet mode (O_DIRECT) cannot be saved', 'use a plain pipe or a socket pair');
+  }
+  if (!privileged && link === 'anon_inode:inotify' && fdinfo(place).includes('inotify wd:')) {
+    return refusal(
+      place,
+      'watches of inotify cannot be saved for a normal user',
+      'run as root, or turn the file watching off',
+    );
+  }
+  if (link === 'anon_inode:[io_uring]') {
+    return refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');
+  }
+  return undefined;
 }
 
 function checkZombie(process: InspectedProcess, privileged: boolean): FastFreezeError | undefined {
@@ -107,6 +129,8 @@ function checkDescriptor(
   if (link === undefined) return undefined;
   // CRIU's own parasite is in the application while it is frozen.
   if (link.startsWith('/memfd:CRIUMFD')) return undefined;
+  const unsavable = unsavableDescriptor(place, link, privileged);
+  if (unsavable !== undefined) return unsavable;
   if (link.startsWith('/memfd:')) {
     const inode = field(fdinfo(place), 'ino');
     if (inode !== undefined) memfds.set(inode, place);
@@ -125,17 +149,6 @@ function checkDescriptor(
         true,
       );
     }
-  } else if (link.startsWith('pipe:[')) {
-    const flags = Number.parseInt(field(fdinfo(place), 'flags') ?? '0', 8);
-    if ((flags & O_DIRECT) !== 0 && (flags & 3) !== 0) {
-      return refusal(place, 'a pipe in packet mode (O_DIRECT) cannot be saved', 'use a plain pipe or a socket pair');
-    }
-  } else if (!privileged && link === 'anon_inode:inotify' && fdinfo(place).includes('inotify wd:')) {
-    return refusal(
-      place,
-      'watches of inotify cannot be saved for a normal user',
-      'run as root, or turn the file watching off',
-    );
   } else if (link === 'anon_inode:inotify' && (foreignReadableBytes(process.pid, fd) ?? 0) > 0) {
     return refusal(
       place,
@@ -143,8 +156,6 @@ function checkDescriptor(
       'try again in a moment; the application reads them as soon as it runs',
       true,
     );
-  } else if (link === 'anon_inode:[io_uring]') {
-    return refusal(place, 'io_uring cannot be saved', 'for Node.js programs set UV_USE_IO_URING=0');
   }
   return undefined;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { readFileSync } from 'node:fs';
+import { NO_OWN_IPC_HINT } from './ipc.js';
 
 export interface CriuCause {
   /** Why CRIU refused, in words of the application. */
@@ -40,6 +41,16 @@ const PATTERNS: readonly Pattern[] = [
     match: /Can't open (\d+)'s mapfile link ([0-9a-f]+)/,
     reason: ([pid]) => `process ${pid ?? '?'} maps a file that was deleted, which a normal user cannot save`,
     hint: 'run as root, or keep mapped files (POSIX semaphores, Python multiprocessing locks) from being unlinked',
+  },
+  {
+    match: /Can't stat map_files: Operation not permitted/,
+    reason: () => 'the application has a System V shared memory segment, which cannot be saved for a normal user',
+    hint: 'run as root, or use POSIX shared memory or mmap',
+  },
+  {
+    match: /Task (\d+) with SysVIPC shmem map/,
+    reason: ([pid]) => `process ${pid ?? '?'} has a System V shared memory segment, and no IPC namespace of its own`,
+    hint: NO_OWN_IPC_HINT,
   },
   {
     match: /fsnotify:.*(?:Can't dump that handle|Handle .* cannot be opened)/,
@@ -125,8 +136,14 @@ const PATTERNS: readonly Pattern[] = [
   { match: /No space left on device/, reason: () => 'no space is left on the device' },
   {
     match: /Can't resolve device|Can't dump file (\d+) of that type|Can't dump.*chr/,
-    reason: () => 'the application has a device open that cannot be saved',
+    reason: ([fd]) =>
+      `the application has a device open that cannot be saved${fd === '' ? '' : ` (descriptor ${fd ?? '?'})`}`,
     hint: 'close the device (GPUs and character devices other than /dev/null, zero, random and terminals do not travel)',
+  },
+  {
+    match: /Can't get rlimit \d+: Operation not permitted/,
+    reason: () => 'a process has other ids than root, and reading its limits needs CAP_SYS_RESOURCE',
+    hint: 'give the container that capability (Docker: --cap-add SYS_RESOURCE), or let the job be of one user',
   },
   {
     match: /suspend(?:ing)? seccomp|seccomp failed/i,

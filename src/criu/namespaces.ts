@@ -30,7 +30,7 @@ export function findOwnNamespaces(tree: readonly InspectedProcess[]): FastFreeze
 
 /**
  * Throws the first of `findOwnNamespaces`, and also where the root itself has left the namespaces that we started it in. Those
- * of users, PIDs, clocks and cgroups are not compared with ours.
+ * of users, PIDs, clocks and cgroups are not compared with ours; its IPC namespace is another one than ours, and is saved.
  */
 export function refuseOwnNamespaces(tree: readonly InspectedProcess[]): void {
   const [root] = tree;
@@ -40,7 +40,7 @@ export function refuseOwnNamespaces(tree: readonly InspectedProcess[]): void {
   if (first !== undefined) throw first;
 }
 
-const OURS = ['net', 'mnt', 'uts', 'ipc'] as const;
+const OURS = ['net', 'mnt', 'uts'] as const;
 
 /** What may not be looked at is not compared. */
 function differ(one: string | undefined, other: string | undefined): boolean {

@@ -43,6 +43,8 @@ export interface AppRecord {
   readonly streams: readonly StreamRecord[];
   /** CPU affinity of threads that had one of their own, as lists of CPUs: CRIU does not bring it back. */
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
+  /** Segments of System V shared memory that go with their last mapping: CRIU brings them back as ones that stay. */
+  readonly removedSegments?: readonly number[];
   /** Files open for appending: CRIU does not notice when they have changed. */
   readonly appending: readonly AppendingFile[];
   /** Files that it reads: they must be the same at the restore. */
@@ -92,6 +94,13 @@ export function parseAppRecord(json: unknown): AppRecord {
       const entry = object(one, `app.affinity[${i}]`);
       return { tid: count(entry['tid'], 'tid'), cpus: text(entry['cpus'], 'cpus') };
     }),
+    ...(record['removedSegments'] === undefined
+      ? {}
+      : {
+          removedSegments: list(record['removedSegments'], 'app.removedSegments').map((id) =>
+            count(id, 'app.removedSegments'),
+          ),
+        }),
     appending: list(record['appending'], 'app.appending').map((one, i) => {
       const entry = object(one, `app.appending[${i}]`);
       return { path: text(entry['path'], 'path'), lengthBytes: count(entry['lengthBytes'], 'lengthBytes') };

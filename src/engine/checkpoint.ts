@@ -15,9 +15,11 @@ import { type TreeProcess, readTree, residentBytes } from '../container/tree.js'
 import { type Capture, startCapture } from '../criu/capture.js';
 import { type DumpProcess, startDump } from '../criu/dump.js';
 import { type Allowance, refuseInexactState } from '../criu/exactness.js';
+import { hasOwnIpc, inspectIpc } from '../criu/ipc.js';
 import { findCause } from '../criu/log-causes.js';
 import { refuseOwnNamespaces } from '../criu/namespaces.js';
 import { withOptions } from '../criu/options.js';
+import { findUnsavable, handlesDevices } from '../criu/unsavable.js';
 import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ImageKeys } from '../image/keys.js';
@@ -222,7 +224,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   const { job, writer, signal, request } = attempt;
   const startedMs = performance.now();
   const running = readTree(job.appPid);
-  refuseOwnNamespaces(running);
+  refuseUnsavable(attempt, running);
   const outside = findOutside(job, running);
   const capture = startCapture({ directory: attempt.directory, poller: job.poller, writer });
   const dump = startDump({
@@ -250,7 +252,8 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     reporter.expect(tree);
     refuseStrangers(job);
     refuseOwnNamespaces(tree);
-    const inexact = refuseInexactState(tree, job.config.criu.privileged, allowance(attempt));
+    const ipc = inspectIpc(tree, job.config.container && !job.config.criu.privileged);
+    const inexact = refuseInexactState(tree, job.config.criu.privileged, allowance(attempt), ipc.found);
     const clocks = readClocks();
     const openFiles = readOpenFiles(tree, job.config.jobDirectory);
     // Before the files are looked at: `--output` may be among them.
@@ -300,6 +303,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       ...(job.config.identity === undefined ? {} : { identity: job.config.identity }),
       streams: snapshot.records,
       affinity,
+      ...(ipc.removedSegments.length === 0 ? {} : { removedSegments: ipc.removedSegments }),
       appending: openFiles.flatMap(({ isAppended, path, lengthBytes }) => (isAppended ? [{ path, lengthBytes }] : [])),
       reads,
       inexact,
@@ -345,6 +349,18 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     reporter.stop();
     signal.removeEventListener('abort', onAbort);
   }
+}
+
+/** Before anything is stopped. Throws the first, with process and remedy. */
+function refuseUnsavable({ job, request }: Attempt, tree: readonly TreeProcess[]): void {
+  refuseOwnNamespaces(tree);
+  const { criu } = job.config;
+  const [first] = findUnsavable(tree, {
+    privileged: criu.privileged,
+    hasOwnIpc: hasOwnIpc(job.appPid),
+    devicesAreHandled: handlesDevices([...criu.extraOptions, ...(request.criuOptions ?? [])]),
+  });
+  if (first !== undefined) throw first.error;
 }
 
 function allowance({ job, request, isLast }: Attempt): Allowance {

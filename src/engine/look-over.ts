@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { readOpenFiles } from '../container/open-files.js';
 import { findOutsideSockets, socketsOf } from '../container/outside-sockets.js';
 import { type TreeProcess, readTree, residentBytes } from '../container/tree.js';
 import { findOwnNamespaces } from '../criu/namespaces.js';
 import { findInexactState } from '../criu/exactness.js';
+import { findSemaphoreUsers } from '../criu/ipc.js';
 import { type Row, fail, ok, warn } from '../criu/runtime/doctor/row.js';
+import { findUnsavable } from '../criu/unsavable.js';
 import { listProc, readProc, readProcLink } from '../linux/proc.js';
 
 /**
@@ -27,6 +29,7 @@ export function lookOver(pid: number, privileged: boolean): Row[] {
   }
   const alive = tree.filter(({ state }) => state !== 'Z');
   for (const one of alive) refuseUnseen(one);
+  const situation = { privileged, hasOwnIpc: true, devicesAreHandled: false };
   const found = [
     ...findInexactState(tree, privileged).map((error) =>
       (error.passing ? warn : fail)('state', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),
@@ -34,13 +37,12 @@ export function lookOver(pid: number, privileged: boolean): Row[] {
     ...findOwnNamespaces(alive).map((error) =>
       fail('namespace', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),
     ),
-    ...alive.flatMap((one) => [
-      ...tracing(one),
-      ...seccomp(one, privileged),
-      ...devices(one),
-      ...memory(one, privileged),
-      ...connections(one),
-    ]),
+    // What is of kind `state` is among the inexact as well.
+    ...findUnsavable(alive, situation).flatMap(({ kind, error }) =>
+      kind === 'state' ? [] : [fail(kind, `${error.subject ?? ''}: ${error.reason}`, error.hint ?? '')],
+    ),
+    ...semaphores(alive),
+    ...alive.flatMap(connections),
     ...outside(alive),
     ...files(alive),
   ];
@@ -77,64 +79,15 @@ function refuseUnseen(one: TreeProcess): void {
   }
 }
 
-function tracing(one: TreeProcess): Row[] {
-  const tracer = /^TracerPid:\s*(\d+)/m.exec(text(one, 'status'))?.[1] ?? '0';
-  if (tracer === '0') return [];
-  return [
-    fail('tracing', `${nameOf(one)} is traced by process ${tracer}`, 'detach the debugger, or do without strace'),
-  ];
-}
-
-function seccomp(one: TreeProcess, privileged: boolean): Row[] {
-  const mode = /^Seccomp:\s*(\d)/m.exec(text(one, 'status'))?.[1] ?? '0';
-  // A filter that we live under ourselves (a container's) is there at the restore as well.
-  const ours = /^Seccomp:\s*(\d)/m.exec(readProc('/proc/self/status') ?? '')?.[1] ?? '0';
-  if (mode === '0' || privileged || ours === mode) return [];
-  return [
-    fail(
-      'seccomp',
-      `${nameOf(one)} has a seccomp filter, which cannot be saved for a normal user`,
-      'run as root, or turn the sandbox of the program off',
-    ),
-  ];
-}
-
-/** Character devices that CRIU knows, by major number: memory (null, zero, random...), terminals. */
-const KNOWN_MAJORS: readonly number[] = [1, 4, 5, 136, 137, 138, 139, 140, 141, 142, 143];
-
-function devices(one: TreeProcess): Row[] {
-  const found = new Set<string>();
-  for (const fd of descriptors(one)) {
-    const link = linkOf(one, fd);
-    if (!link.startsWith('/dev/')) continue;
-    const stat = statSync(`/proc/${one.pid}/fd/${fd}`, { throwIfNoEntry: false });
-    if (stat === undefined || (!stat.isCharacterDevice() && !stat.isBlockDevice())) continue;
-    const major = ((stat.rdev >> 8) & 0xfff) >>> 0;
-    if (stat.isBlockDevice() || !KNOWN_MAJORS.includes(major)) found.add(link);
-  }
-  return [...found].map((path) =>
-    fail(
-      'device',
-      `${nameOf(one)} has ${path} open, which cannot be saved`,
-      'close it before a checkpoint, or run without the device',
+/** Of what a checkpoint would look for in the IPC namespace that it gives to a job, we can see who uses semaphores here. */
+function semaphores(tree: readonly TreeProcess[]): Row[] {
+  return findSemaphoreUsers(tree).map(({ process, set }) =>
+    warn(
+      'semaphores',
+      `${nameOf(process)} uses System V semaphores (set ${set}); with SEM_UNDO, or threads, they are refused`,
+      'use POSIX semaphores, or --allow-inexact where it never uses SEM_UNDO',
     ),
   );
-}
-
-function memory(one: TreeProcess, privileged: boolean): Row[] {
-  const rows: Row[] = [];
-  const maps = text(one, 'maps');
-  if (/ \/SYSV[0-9a-f]{8}/.test(maps)) {
-    rows.push(fail('memory', `${nameOf(one)} has a System V shared memory segment`, 'use POSIX shared memory or mmap'));
-  }
-  const gone = /^\S+ ...s .* (\/(?!memfd:|dev\/zero|SYSV)\S.*) \(deleted\)$/m.exec(maps)?.[1];
-  if (gone !== undefined && !privileged) {
-    const remedy = 'run as root, or let the program keep the file';
-    rows.push(
-      fail('memory', `${nameOf(one)} has the deleted file ${gone} mapped, which a normal user cannot restore`, remedy),
-    );
-  }
-  return rows;
 }
 
 const TCP_ESTABLISHED = '01';
@@ -205,7 +158,7 @@ function files(tree: readonly TreeProcess[]): Row[] {
   ];
 }
 
-function nameOf(one: TreeProcess): string {
+function nameOf(one: Pick<TreeProcess, 'pid' | 'name'>): string {
   return `process ${one.pid} (${one.name})`;
 }
 

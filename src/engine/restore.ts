@@ -14,6 +14,7 @@ import { type ChangedFile, findChangedReadFiles, refuseChangedReadFiles } from '
 import { withOtherPorts } from '../criu/images/listeners.js';
 import { withOutsideClosed } from '../criu/images/outside-sockets.js';
 import { APP_TMP } from '../container/temporary.js';
+import { hasOwnIpc } from '../criu/ipc.js';
 import { findCause } from '../criu/log-causes.js';
 import { refuseBrokenTools } from '../criu/tools.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
@@ -22,6 +23,7 @@ import { readManifest } from '../image/generations.js';
 import { checkSeal } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
 import { type ImageReader, openImage } from '../image/reader.js';
+import { inIpcNamespaceOf, removeSegment } from '../linux/ipc.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import { reachesDatagramSocket } from '../linux/unix-socket.js';
 import type { Poller } from '../linux/poller.js';
@@ -134,14 +136,11 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
       poller: job.poller,
       adopt: (child) => job.children.adopt(child),
     });
-    const code = await Promise.race([criu.exited, serving.failed, verifiedBeforeItRuns(criu, image)]);
+    const code = await Promise.race([criu.exited, serving.failed, readyToRun(job, criu, image, record)]);
     if (code !== 0) {
       // CRIU's own complaint may only echo that we closed a pipe on it over a bad chunk.
       await Promise.race([serving.failed, new Promise((resolve) => setTimeout(resolve, 20))]);
       throw restoreFailure(job, criu.logPath, code);
-    }
-    for (const { tid, cpus } of restoreAffinity(record.affinity)) {
-      job.log.warn(`thread ${tid} ran on CPUs ${cpus} only, which this machine does not have`);
     }
     stdio.releaseAppEnds();
     const app: App = { pid: record.pid, exited: job.children.waitFor(record.pid) };
@@ -188,10 +187,23 @@ async function bringBackFiles(
   }
 }
 
-/** What CRIU did not ask for is checked too, before anything runs. Rejects at the first damage, and never resolves. */
-async function verifiedBeforeItRuns(criu: RestoreProcess, image: ImageReader): Promise<never> {
+/**
+ * What CRIU did not ask for is checked too, and what it does not bring back is put right, before anything runs. Rejects at the
+ * first damage, and never resolves.
+ */
+async function readyToRun(
+  job: RestoreJob,
+  criu: RestoreProcess,
+  image: ImageReader,
+  record: AppRecord,
+): Promise<never> {
   await criu.gateReached;
   await image.verifyRest();
+  for (const { tid, cpus } of restoreAffinity(record.affinity)) {
+    job.log.warn(`thread ${tid} ran on CPUs ${cpus} only, which this machine does not have`);
+  }
+  const { removedSegments = [] } = record;
+  if (removedSegments.length > 0 && hasOwnIpc(record.pid)) inIpcNamespaceOf(record.pid, () => removedSegments.forEach(removeSegment));
   criu.release();
   return await new Promise<never>(() => undefined);
 }

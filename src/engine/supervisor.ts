@@ -316,6 +316,12 @@ class Job {
       streams: this.stdio.start,
       children: this.children,
       timeoutMs: START_TIMEOUT_MS,
+      // With ids of its own CRIU is not uid 0 to the kernel, which then lets it set no limits of the namespace at a restore.
+      ownIpc: this.config.container && this.config.identity === undefined,
+      onSharedIpc: (error) =>
+        this.log.warn(
+          `no IPC namespace for the application: what it has of System V IPC cannot be frozen (${error.message})`,
+        ),
     });
     this.stdio.releaseAppEnds();
     this.log.info('Application is ready, started from scratch');

@@ -75,3 +75,39 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
     });
   }, 120_000);
 }
+
+test('several ports, by commas and by repeating the option', async () => {
+  await withBed('user', async (bed) => {
+    const ports = (await freePorts(6)) as [number, number, number, number, number, number];
+    const [first, second, third, ...others] = ports;
+    const [url, stop] = [['--image-url', `file:${bed.path('image')}`], bed.path('stop')];
+    // Three listeners in one job, each told by its own process.
+    const teller = bed.write('teller.py', TELLER);
+    const script = 'for port in $3 $4 $5; do "$0" "$1" $port "$2" & done; wait';
+    const command = ['sh', '-c', script, PYTHON, teller, stop, ...[first, second, third].map(String)];
+    const job = bed.run(await bed.place(), url, command);
+    await job.ready('scratch');
+    await until('three listeners', async () => (await Promise.all([first, second, third].map(answers))).every(Boolean));
+    await job.freeze();
+    const remap = ['--tcp-listen-remap', `${first}:${others[0]},${second}:${others[1]}`];
+    const again = bed.run(
+      await bed.place(),
+      [...url, ...remap, '--tcp-listen-remap', `${third}:${others[2]}`],
+      command,
+    );
+    await again.ready('restored');
+    for (const port of others) expect(await ask(port)).toBeGreaterThan(0);
+    expect(await Promise.all([first, second, third].map(answers))).toEqual([false, false, false]);
+    writeFileSync(stop, '');
+    expect(await again.ends()).toMatchObject({ code: 0 });
+  });
+}, 60_000);
+
+async function answers(port: number): Promise<boolean> {
+  try {
+    return (await ask(port)) >= 0;
+  } catch {
+    // Nobody listens there.
+    return false;
+  }
+}

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Connections: the machine's firewall is never touched for them, and those to UNIX sockets outside of the job are closed by a restore.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
 import { checkLines } from '../support/lines.js';
+import { descendantsOf } from '../support/processes.js';
 import { fastfreeze, fixture, PYTHON } from '../support/stage.js';
 import { until } from '../support/until.js';
 
@@ -18,6 +20,24 @@ function firewallTables(pid: number | 'self'): string[] {
 }
 
 const locks = (pid: number | 'self'): string[] => firewallTables(pid).filter((name) => /criu/i.test(name));
+
+/** TCP ports that a process, or one below it, listens on. */
+function listeningPorts(pid: number): number[] {
+  return [pid, ...descendantsOf(pid)].flatMap((one) => {
+    try {
+      const links = readdirSync(`/proc/${one}/fd`).map((fd) => readlinkSync(`/proc/${one}/fd/${fd}`));
+      const inodes = links.map((link) => /^socket:\[(\d+)\]$/.exec(link)?.[1]);
+      const rows = readFileSync(`/proc/${one}/net/tcp`, 'utf8')
+        .split('\n')
+        .map((line) => line.trim().split(/\s+/));
+      const listening = rows.filter(([, , , state, , , , , , inode]) => state === '0A' && inodes.includes(inode));
+      return listening.map(([, local = '']) => Number.parseInt(local.split(':')[1] ?? '', 16));
+    } catch {
+      // It has ended meanwhile.
+      return [];
+    }
+  });
+}
 
 /** A program that ends when its stdin does; resolves once it has said a word. */
 async function withProgram(
@@ -41,7 +61,7 @@ async function withProgram(
 
 for (const identity of ['root', 'user'] as const) {
   describe(`as ${identity}`, () => {
-    test('established connections: no firewall rule is left by a checkpoint, a failed one, a stop and a restore', async () => {
+    test('established connections: no firewall rule is left by a checkpoint, a stop and a restore, nor by failed ones', async () => {
       await withBed(identity, async (bed) => {
         // A user's job has no say in the network of the machine; root's gets a network of its own, where a rule would be seen alone.
         const own = ['unshare', '--net', 'sh', '-c', 'ip link set lo up; echo ready; exec cat'];
@@ -61,8 +81,16 @@ for (const identity of ['root', 'user'] as const) {
           expect(failed).toMatchObject({ code: 170, stderr: expect.stringContaining('no space') as unknown });
           expect(locks(pid)).toEqual([]);
           await first.progresses(3);
+          const [port = 0] = listeningPorts(first.pid);
           await first.freeze();
           expect(locks(pid)).toEqual([]);
+          const occupy = `import socket; s = socket.create_server(('127.0.0.1', ${port})); print('taken', flush=True); input()`;
+          await withProgram([...within, PYTHON, '-c', occupy], 'taken', async () => {
+            const refused = bed.run(await bed.place(), options, command, { within });
+            expect(await refused.ends()).toMatchObject({ code: 171 });
+            expect(refused.stderr).toMatch(/a TCP or UDP port that the application listens on is in use here/);
+            expect(locks(pid)).toEqual([]);
+          });
           const second = bed.run(await bed.place(), options, command, { within });
           await second.ready('restored');
           expect(locks(pid)).toEqual([]);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { existsSync } from 'node:fs';
 import { FastFreezeError } from '../../base/errors.js';
 import { unshareCommand } from '../../linux/unshare-command.js';
 import type { ToolResult } from './tool.js';
@@ -19,7 +20,8 @@ export type Verdict =
 /** The container of a normal user, as the launcher makes it. */
 export function userContainer(): string[] {
   const namespaces = ['--user', '--map-root-user', '--pid', '--fork', '--mount', '--mount-proc'];
-  return [...unshareCommand(), ...namespaces, '--kill-child'];
+  const ipc = existsSync('/proc/self/ns/ipc') ? ['--ipc'] : [];
+  return [...unshareCommand(), ...namespaces, ...ipc, '--kill-child'];
 }
 
 /** How a refusal begins that is not CRIU's fault, and that no other CRIU would mend. */

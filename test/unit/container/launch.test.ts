@@ -49,13 +49,13 @@ describe('the container', () => {
 
   test('of a normal user is a user namespace, with a time namespace that continues nothing yet', async () => {
     expect(await argumentsFor(undefined, false)).toEqual(
-      '--user --map-root-user --pid --fork --mount --mount-proc --kill-child --time -- program word'.split(' '),
+      '--user --map-root-user --pid --fork --mount --mount-proc --kill-child --ipc --time -- program word'.split(' '),
     );
   });
 
   test('of a normal user with ids of its own maps these instead', async () => {
     expect(await argumentsFor(undefined, false, { idMapping: ['--user', '--map-user=7'] })).toEqual(
-      '--user --map-user=7 --pid --fork --mount --mount-proc --kill-child --time -- program word'.split(' '),
+      '--user --map-user=7 --pid --fork --mount --mount-proc --kill-child --ipc --time -- program word'.split(' '),
     );
   });
 

@@ -191,6 +191,27 @@ const KNOWN: readonly Known[] = [
     hint: /GPUs/,
   },
   {
+    what: 'limits of a process of another user',
+    lines: ["(00.1) Error (criu/cr-dump.c:301): Can't get rlimit 0: Operation not permitted"],
+    reason: /other ids than root/,
+    hint: /SYS_RESOURCE/,
+  },
+  {
+    what: 'System V shared memory of a normal user',
+    lines: [
+      "(00.1) Error (criu/ipc_ns.c:384): Can't stat map_files: Operation not permitted",
+      '(00.1) Error (criu/ipc_ns.c:533): Failed to write IPC namespace data',
+    ],
+    reason: /System V shared memory segment, which cannot be saved for a normal user/,
+    hint: /run as root/,
+  },
+  {
+    what: 'System V shared memory of the machine’s',
+    lines: ["(00.1) Error (criu/cr-dump.c:1): Task 1000 with SysVIPC shmem map @7f00 doesn't live in IPC ns"],
+    reason: 'process 1000 has a System V shared memory segment, and no IPC namespace of its own',
+    hint: /--no-container/,
+  },
+  {
     what: 'a full disk',
     lines: ['(00.1) Error (criu/bfd.c:271): bfd: Error flushing image: No space left on device'],
     reason: /no space is left/,

@@ -28,6 +28,7 @@ const record: AppRecord = {
     { kind: 'file', role: 'stdin', fds: [0], resource: '', ended: false, pendingBytes: 0 },
   ],
   affinity: [{ tid: 1001, cpus: '0-3,8' }],
+  removedSegments: [0, 32769],
   appending: [{ path: '/var/log/app log', lengthBytes: 12 }],
   reads: [{ path: '/usr/bin/python3', sizeBytes: 5_000_000, mode: 0o755, sha256: 'ab'.repeat(32), sampled: false }],
   inexact: ['1001 (x), descriptor 4: an eventfd'],
@@ -74,7 +75,7 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file', 'files', 'carried', 'cpu', 'outsideSockets']);
+  const optional = new Set(['identity', 'streams.1.file', 'files', 'carried', 'cpu', 'outsideSockets', 'removedSegments']);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
+import { existsSync } from 'node:fs';
 import { readFile } from 'node:fs/promises';
+import { WHAT_A_CONTAINER_NEEDS } from '../../../base/hints.js';
 import { userContainer } from '../check.js';
 import { runTool, whyFailed } from '../tool.js';
 import type { ExamineOptions } from './examine.js';
@@ -42,7 +44,12 @@ export async function examineClocks(options: ExamineOptions): Promise<Row> {
   const tried = await tryInContainer(options, words, 'cat /proc/uptime');
   const inside = Number.parseFloat(tried.stdout);
   if (tried.ok && inside >= before + OFFSET_SECONDS) return ok('clocks', 'time namespaces work');
-  const detail = `a time namespace cannot be made (${whyFailed(tried)}): monotonic clocks jump at a restore`;
+  const problem = `a time namespace cannot be made (${whyFailed(tried)})`;
+  // The container of a normal user has one wherever the kernel knows them; for root it is CRIU that makes it.
+  if (!options.privileged && existsSync('/proc/self/ns/time')) {
+    return fail('clocks', `${problem}: no job of a normal user starts`, WHAT_A_CONTAINER_NEEDS);
+  }
+  const detail = `${problem}: monotonic clocks jump at a restore`;
   return warn('clocks', detail, 'use Linux 5.6 and util-linux 2.36 or later, with CONFIG_TIME_NS');
 }
 
