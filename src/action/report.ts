@@ -6,7 +6,7 @@ import { tellCredentials } from './credentials.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { withHint } from './failure.js';
 import { refuseReadOnly } from '../store/cache/settings.js';
-import { EXIT_CHECKPOINTED, EXIT_FAILED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
+import { EXIT_CHECKPOINTED, type Outcome, TOLD_TO_END, outcomeOf, outputs } from './outcome.js';
 import type { Plan } from './plan.js';
 import { isCache } from './place.js';
 import { whyNoProgress } from './progress.js';

@@ -203,7 +203,8 @@ async function readyToRun(
     job.log.warn(`thread ${tid} ran on CPUs ${cpus} only, which this machine does not have`);
   }
   const { removedSegments = [] } = record;
-  if (removedSegments.length > 0 && hasOwnIpc(record.pid)) inIpcNamespaceOf(record.pid, () => removedSegments.forEach(removeSegment));
+  if (removedSegments.length > 0 && hasOwnIpc(record.pid))
+    inIpcNamespaceOf(record.pid, () => removedSegments.forEach(removeSegment));
   criu.release();
   return await new Promise<never>(() => undefined);
 }

@@ -130,11 +130,16 @@ describe('the action', () => {
 
   test('as a normal user: cancelled in the middle, continued by a re-run on a new machine, output exact', async () => {
     await story('user', async (bed) => {
-      const given = { run: loop(bed), 'image-base': base(bed), passphrase: 'correct horse' };
+      const given = {
+        ...{ run: loop(bed), 'image-base': base(bed), passphrase: 'correct horse' },
+        'preserve-except': 'secret',
+      };
       const first = await job(bed);
+      // An action before ours has made it: it is left out by itself.
+      writeFileSync(join(first.workspace, 'gha-creds-1f.json'), '{}');
       const one = first.step(given);
       await one.counts();
-      writeFileSync(join(first.workspace, 'made'), 'by the job\n');
+      for (const name of ['made', 'secret']) writeFileSync(join(first.workspace, name), 'by the job\n');
       await first.cancel(one);
       expect(await one.ends()).toBe(85);
       expect(one.outputs.get('status')).toBe('checkpointed');
@@ -146,6 +151,7 @@ describe('the action', () => {
       const two = second.step(given);
       await two.counts();
       expect(readFileSync(join(second.workspace, 'made'), 'utf8')).toBe('by the job\n');
+      for (const name of ['secret', 'gha-creds-1f.json']) expect(existsSync(join(second.workspace, name))).toBe(false);
       bed.write('stop', '');
       expect(await two.ends()).toBe(0);
       await second.finish();

@@ -4,7 +4,8 @@ import { join } from 'node:path';
 import { FastFreezeError } from '../../base/errors.js';
 import { storeError } from '../store-error.js';
 import { type Adopt, CacheAgent } from './agent.js';
-import { StagingDirectory, leftForLater } from './staging-directory.js';
+import { leftForLater } from './left-for-later.js';
+import type { StagingDirectory } from './staging-directory.js';
 
 /** Each has an SDK in memory, and while it restores an object all of that as well. */
 const MAX_AGENTS = 4;
@@ -131,7 +132,7 @@ export class AgentPool {
 
   /** Made anew after it was cleared. */
   private async directory(): Promise<string> {
-    this.root ??= StagingDirectory.make(this.base).catch((error: unknown) => {
+    this.root ??= makeRoom(this.base).catch((error: unknown) => {
       this.root = undefined;
       throw storeError(error, 'make room for objects in', this.base);
     });
@@ -163,4 +164,10 @@ export function sharedAgentPool(base: string): AgentPool {
   const pool = new AgentPool(base);
   pools.set(base, pool);
   return pool;
+}
+
+async function makeRoom(base: string): Promise<StagingDirectory> {
+  // Who only looks at a store that is no cache needs no native library.
+  const { StagingDirectory: Directory } = await import('./staging-directory.js');
+  return await Directory.make(base);
 }

@@ -4,6 +4,7 @@ import { mkdir, mkdtemp, readdir, realpath, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { hasErrno } from '../../base/errors.js';
 import { tryLockDirectory, tryLockLeftDirectory } from '../../linux/flock.js';
+import { leftForLater } from './left-for-later.js';
 
 const PREFIX = 'fastfreeze-cache-';
 
@@ -78,9 +79,3 @@ async function removeIfLeft(path: string): Promise<void> {
     closeSync(fd);
   }
 }
-
-/**
- * What cannot be removed now (NFS keeps files that are open under another name) costs room in a temporary directory, and
- * must cost nothing else: neither an agent that others wait for, nor the application.
- */
-export const leftForLater = (): void => undefined;

@@ -75,7 +75,15 @@ describe('the record of an application', () => {
     expect(parseAppRecord(stored())).toEqual(record);
   });
 
-  const optional = new Set(['identity', 'streams.1.file', 'files', 'carried', 'cpu', 'outsideSockets', 'removedSegments']);
+  const optional = new Set([
+    'identity',
+    'streams.1.file',
+    'files',
+    'carried',
+    'cpu',
+    'outsideSockets',
+    'removedSegments',
+  ]);
   const cases = places(stored()).map((path) => [path.join('.'), path] as const);
 
   test.each(cases)('is refused with an error of the image when %j is of another type or missing', (name, path) => {
