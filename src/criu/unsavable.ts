@@ -10,6 +10,8 @@ export interface Situation {
   readonly privileged: boolean;
   /** Whether the application has, or would have, an IPC namespace of its own: CRIU saves no other. */
   readonly hasOwnIpc: boolean;
+  /** As whom CRIU would run: as this process's first user; undefined: as ours. */
+  readonly owner?: InspectedProcess;
   /** CRIU was given plugins or resources to leave out, which may be for the devices. */
   readonly devicesAreHandled: boolean;
 }
@@ -52,7 +54,7 @@ function tracing(process: InspectedProcess): Unsavable[] {
 }
 
 /** prlimit(2) is for whoever has the very same ids, or CAP_SYS_RESOURCE: a set-uid program has not, nor one of another user. */
-function otherIds(process: InspectedProcess, { privileged }: Situation): Unsavable[] {
+function otherIds(process: InspectedProcess, { privileged, owner }: Situation): Unsavable[] {
   const ours = readProc('/proc/self/status') ?? '';
   // In a user namespace of ours we have all capabilities.
   if (!privileged || (Number.parseInt(field(ours, 'CapEff') ?? 'f', 16) & CAP_SYS_RESOURCE) !== 0) return [];
@@ -60,7 +62,8 @@ function otherIds(process: InspectedProcess, { privileged }: Situation): Unsavab
   // It has ended since it was listed.
   if (status === '') return [];
   const [uids = [], gids = []] = ['Uid', 'Gid'].map((name) => idsOf(status, name));
-  const [[uid], [gid]] = [idsOf(ours, 'Uid'), idsOf(ours, 'Gid')];
+  const theirs = owner === undefined ? ours : text(owner, 'status');
+  const [[uid], [gid]] = [idsOf(theirs, 'Uid'), idsOf(theirs, 'Gid')];
   if (uids.every((id) => id === uid) && gids.every((id) => id === gid)) return [];
   const shown = `${uids[0] ?? '?'}${uids[0] === uids[1] ? '' : `, effective ${uids[1] ?? '?'}`}`;
   const reason = `it has other ids (${shown}) than root, and reading its limits needs CAP_SYS_RESOURCE`;

@@ -29,7 +29,9 @@ export function lookOver(pid: number, privileged: boolean): Row[] {
   }
   const alive = tree.filter(({ state }) => state !== 'Z');
   for (const one of alive) refuseUnseen(one);
-  const situation = { privileged, hasOwnIpc: true, devicesAreHandled: false };
+  const [root] = alive;
+  const owner = root === undefined ? {} : { owner: root };
+  const situation = { privileged, hasOwnIpc: true, devicesAreHandled: false, ...owner };
   const found = [
     ...findInexactState(tree, privileged).map((error) =>
       (error.passing ? warn : fail)('state', `${error.subject ?? ''}: ${error.reason}`, error.hint ?? ''),

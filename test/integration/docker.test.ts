@@ -173,7 +173,11 @@ function withPodman(podman: Podman): void {
     run = await job.moves(run, ['stop', '--time', '60', 'NAME']);
     run = await job.moves(run, ['kill', '--signal', 'INT', 'NAME']);
     // As Kubernetes does it: the hook, then SIGTERM. Where the hook has frozen it there is nobody left to get it.
-    run = await job.moves(run, ['sh', '-c', 'docker exec NAME freezer freeze && ! docker stop --time 60 NAME']);
+    run = await job.moves(run, [
+      'sh',
+      '-c',
+      'docker exec NAME freezer freeze && { docker stop --time 60 NAME || true; }',
+    ]);
     run = await job.moves(run, [
       'sh',
       '-c',

@@ -1,3 +1,0 @@
-import { createRequire as requireFor } from 'node:module';
-const require = requireFor(import.meta.url);
-import{asFastFreezeError}from"./chunk-FGPAQKDC.js";import{error,setOutput}from"./chunk-IZPQQNKW.js";var EXIT_USAGE=2;function tellFailure(error2){let known=asFastFreezeError(error2,"run the step");return error(withHint(known.message,known.hint),{title:"fastfreeze"}),setOutput("status",known.code==="aborted"?"checkpointed":"failed"),setOutput("completed","false"),setOutput("ran","false"),setOutput("restored","false"),known.code==="usage"?EXIT_USAGE:known.code==="aborted"?85:170}function withHint(message,hint){return hint===void 0?`${message}.`:`${message}. Try: ${hint}`}export{tellFailure,withHint};
