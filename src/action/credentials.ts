@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { info, warning } from '@actions/core';
+import { info, notice, warning } from '@actions/core';
 import { valueOf } from '../batch/system.js';
 
 /** By scheme of the image's URL: variables by which its store is logged in to. */
@@ -14,10 +14,21 @@ export function credentialNames(imageUrl: string): readonly string[] {
 }
 
 /** Says which of them the command does not get, and that those which end before the job does will be missed at its checkpoints. */
-export function tellCredentials(imageUrl: string, env: NodeJS.ProcessEnv, jobEndsAtMs: number): void {
+export function tellCredentials(
+  { imageUrl, envScrub }: { readonly imageUrl: string; readonly envScrub: readonly string[] },
+  env: NodeJS.ProcessEnv,
+  jobEndsAtMs: number,
+): void {
   const present = credentialNames(imageUrl).filter((name) => valueOf(env, name) !== undefined);
   if (present.length === 0) return;
-  info(`Of the images' store, and not for the command unless env-scrub lets it have them: ${present.join(', ')}`);
+  // Who lets variables in by name knows of it.
+  if (!envScrub.some((pattern) => pattern.startsWith('!'))) {
+    notice(
+      `The command does not get ${present.join(', ')}: they are for the images' store. ` +
+        "If it needs them, set env-scrub to '!AWS_*', or for Google '!GOOGLE_*' and '!CLOUDSDK_*'",
+      { title: 'fastfreeze: credentials that the command does not get' },
+    );
+  }
   if (!present.includes('AWS_SESSION_TOKEN')) return;
   const jobEnd = new Date(jobEndsAtMs).toISOString();
   const expiresAtMs = Date.parse(valueOf(env, 'AWS_CREDENTIAL_EXPIRATION') ?? '');

@@ -25,7 +25,7 @@ export function announce(plan: Plan): void {
     );
   }
   if (isCache(imageUrl)) warnReadOnly(imageUrl);
-  tellCredentials(imageUrl, process.env, plan.endsAtMs);
+  tellCredentials({ imageUrl, envScrub: inputs.envScrub }, process.env, plan.endsAtMs);
   const { deadline } = task;
   if (deadline !== undefined) {
     const when = new Date(deadline.atMs).toISOString();

@@ -30,7 +30,9 @@ export class ShownOutput {
   /** From `shownBytes` on, or later: a step that was killed could not say how far it came, but what is freed was shown. */
   static open(directory: string, shownBytes: number): ShownOutput {
     const fd = openSync(join(directory, OUTPUT_FILE), 'r+');
-    return new ShownOutput(fd, nextData(fd, shownBytes)?.from ?? Math.max(shownBytes, fstatSync(fd).size));
+    // Its end first: what is written between the two looks is still to be shown.
+    const { size } = fstatSync(fd);
+    return new ShownOutput(fd, nextData(fd, shownBytes)?.from ?? Math.max(shownBytes, size));
   }
 
   /** How much is shown, in bytes from the start. */

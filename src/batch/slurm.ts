@@ -3,7 +3,7 @@ import { basename } from 'node:path';
 import { asFastFreezeError } from '../base/errors.js';
 import { slurmSource } from '../notice/sources/slurm.js';
 import { hasNewImage } from './new-image.js';
-import { findingsOf, runAgain } from './slurm-again.js';
+import { findingsOf, isBatchProcess, runAgain } from './slurm-again.js';
 import { slurmControl, slurmName } from './slurm-control.js';
 import { dropDirectory, writeDrop } from './slurm-drop.js';
 import { type BatchSystem, type Finding, countOf, keyOf, valueOf } from './system.js';
@@ -50,21 +50,23 @@ function ofJob(
   const control = slurmControl(jobId, name);
   const startedAtMs = Date.now();
   let hasEpilog = false;
+  let isTold = false;
   return {
     begin: (run, log) => {
       const directory = dropDirectory(jobId);
       if (directory === undefined) return;
       try {
         writeDrop(directory, { ...run, jobId, startedAtMs }, env);
+        isTold = true;
       } catch (error) {
         log.warn(`${asFastFreezeError(error, 'leave word for the epilog').message}; it will not finish what is cut`);
       }
     },
     inspect: async (code, signal) => {
       try {
-        const job = await control.job(signal);
         const config = await control.config(code, signal);
         ({ hasEpilog } = config);
+        const job = await control.job(signal);
         const prologOnly = dropDirectory(jobId) === undefined || hasEpilog ? [] : [withoutEpilog()];
         const findings = [...findingsOf(job, config.onExit, code, name), ...prologOnly];
         return { findings, endsAtMs: job.endsAtMs ?? null };
@@ -74,7 +76,7 @@ function ofJob(
       }
     },
     // The folder is our prolog's, which goes with our epilog. slurm.conf has the last word on that: without one nobody would come.
-    uploadsAfterwards: () => hasEpilog && dropDirectory(jobId) !== undefined,
+    uploadsAfterwards: () => hasEpilog && isTold && dropDirectory(jobId) !== undefined,
     runAgain: async (code, { run, log, signal, isFrozen }) => {
       const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
       return await runAgain({ control, jobId: name, code, log, signal, hasSaved });
@@ -84,7 +86,8 @@ function ofJob(
 
 /** What does not fit into one process tree on one node. */
 function spreadFindings(env: NodeJS.ProcessEnv): Finding[] {
-  const tasks = countOf(env, 'SLURM_STEP_NUM_TASKS') ?? 1;
+  // `sbatch` passes on what it was called with: in the batch script itself this may be a step's that it was typed in.
+  const tasks = isBatchProcess() ? 1 : (countOf(env, 'SLURM_STEP_NUM_TASKS') ?? 1);
   if (tasks > 1) {
     return [
       {

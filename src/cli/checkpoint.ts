@@ -136,7 +136,8 @@ async function requestAndTell(
   const recorder = process.env['FF_METRICS_RECORDER'] ?? '';
   // A job that is too busy to answer is no reason not to freeze it.
   const job = recorder === '' ? undefined : await readStatus(name).catch(() => undefined);
-  if (job?.recordsMetrics !== false) return await requestCheckpoint(name, request, progress);
+  const ask = (): Promise<CheckpointResult> => requestCheckpoint(name, request, progress, { untilExit: true });
+  if (job?.recordsMetrics !== false) return await ask();
   const metrics = createMetrics({
     recorder,
     jobName: job.name,
@@ -146,9 +147,8 @@ async function requestAndTell(
   });
   try {
     metrics.emit({ action: 'checkpoint_start', imageUrl: request.imageUrl ?? job.imageUrl });
-    return await metrics.timed(
-      () => requestCheckpoint(name, request, progress, { untilExit: true }),
-      (outcome, result) => (result === undefined ? { action: 'checkpoint', ...outcome } : checkpointEvent(result)),
+    return await metrics.timed(ask, (outcome, result) =>
+      result === undefined ? { action: 'checkpoint', ...outcome } : checkpointEvent(result),
     );
   } finally {
     await metrics.finish();

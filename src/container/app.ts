@@ -3,8 +3,7 @@ import { spawn } from 'node:child_process';
 import type { Socket } from 'node:net';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError } from '../base/errors.js';
-import { inNewIpcNamespace } from '../linux/ipc.js';
-import { SystemError } from '../linux/libc.js';
+import { inNewIpcNamespace, requireLimits } from '../linux/ipc.js';
 import { nodeCommand } from '../linux/node-command.js';
 import { type ExitStatus, signalNumber } from '../linux/process.js';
 import type { Children } from './children.js';
@@ -25,9 +24,12 @@ export interface StartApp {
   readonly streams: AppStreams;
   readonly children: Children;
   readonly timeoutMs: number;
-  /** With an IPC namespace of its own, which CRIU saves. Where the kernel refuses that it shares ours, and `onSharedIpc` is told. */
+  /**
+   * With an IPC namespace of its own, which CRIU saves. Where the kernel refuses that, or to bring it back, the application
+   * shares ours, and `onSharedIpc` is told.
+   */
   readonly ownIpc: boolean;
-  readonly onSharedIpc: (error: Error) => void;
+  readonly onSharedIpc: (error: unknown) => void;
 }
 
 /** Start the program as PID 1000. Resolves when exec has succeeded, which is what "ready" means. */
@@ -78,11 +80,15 @@ export async function startApp(options: StartApp): Promise<App> {
 /** The process is made on this thread, and inherits its namespace. */
 function inItsIpcNamespace<T>({ ownIpc, onSharedIpc }: StartApp, action: () => T): T {
   if (!ownIpc) return action();
-  let started: T | undefined;
+  const seen = { isBegun: false };
   try {
-    return inNewIpcNamespace(() => (started = action()));
+    return inNewIpcNamespace(() => {
+      requireLimits();
+      seen.isBegun = true;
+      return action();
+    });
   } catch (error) {
-    if (started !== undefined || !(error instanceof SystemError)) throw error;
+    if (seen.isBegun) throw error;
     onSharedIpc(error);
     return action();
   }

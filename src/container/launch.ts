@@ -122,6 +122,7 @@ function launchFailure(file: string, error: Error): FastFreezeError {
 export function containerFailure(privileged: boolean): FastFreezeError {
   const limits: readonly [string, string, string][] = [
     ['user.max_user_namespaces', '0', 'sysctl -w user.max_user_namespaces=10000'],
+    ['user.max_ipc_namespaces', '0', 'sysctl -w user.max_ipc_namespaces=10000'],
     ['kernel.unprivileged_userns_clone', '0', 'sysctl -w kernel.unprivileged_userns_clone=1'],
     ['kernel.apparmor_restrict_unprivileged_userns', '1', 'sysctl -w kernel.apparmor_restrict_unprivileged_userns=0'],
   ];
@@ -129,7 +130,7 @@ export function containerFailure(privileged: boolean): FastFreezeError {
   const reason =
     found === undefined
       ? `this ${privileged ? 'container' : 'user'} may not make namespaces (unshare was refused)`
-      : `${found[0]} is ${found[1]}: normal users may not make user namespaces`;
+      : `${found[0]} is ${found[1]}: normal users may not make ${found[0].includes('ipc') ? 'IPC' : 'user'} namespaces`;
   return new FastFreezeError({
     code: 'host',
     op: 'make a container for the application',

@@ -32,13 +32,14 @@ export function hasOwnIpc(rootPid: number): boolean {
 export function inspectIpc(tree: readonly IpcUser[], isPrivate: boolean): IpcFindings {
   const [root] = tree;
   if (root === undefined) return { found: [], removedSegments: [] };
-  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(root, tree, readIpc(isPrivate)), removedSegments: [] };
+  if (!hasOwnIpc(root.pid)) return { found: findLeftBehind(tree, readIpc(isPrivate), isPrivate), removedSegments: [] };
   let ipc: Ipc;
   try {
     ipc = inIpcNamespaceOf(root.pid, () => readIpc(true));
   } catch (error) {
     throw asFastFreezeError(error, 'look at the IPC namespace of the application');
   }
+  refuseLargeMessages(root, ipc);
   return {
     found: findForgotten(tree, ipc),
     removedSegments: ipc.segments.filter(isRemoved).map(({ id }) => id),
@@ -56,7 +57,7 @@ export function findSemaphoreUsers(tree: readonly IpcUser[]): { readonly process
 
 /** Who has no IPC namespace. */
 export const NO_OWN_IPC_HINT =
-  'use POSIX shared memory and semaphores; or leave out --no-container, and as a normal user with ids of its own run as root';
+  'use POSIX shared memory and semaphores; or start it anew without --no-container, and as a normal user with ids of its own as root';
 
 interface Ipc {
   readonly segments: readonly { readonly id: number; readonly mode: number; readonly pids: readonly number[] }[];
@@ -127,6 +128,14 @@ function isRemoved({ mode }: { readonly mode: number }): boolean {
 /** CRIU's buffer has room for no larger message when it brings them back, though it saves them. */
 const MAX_MESSAGE_BYTES = 8192;
 
+/** Whatever is allowed: such an image would not come back at all. */
+function refuseLargeMessages(root: IpcUser, ipc: Ipc): void {
+  const large = ipc.queues.find(({ bytes }) => ipc.maxMessageBytes > MAX_MESSAGE_BYTES && bytes > MAX_MESSAGE_BYTES);
+  if (large === undefined) return;
+  const reason = `the System V message queue ${large.id} may hold a message over 8 KiB, which cannot be brought back`;
+  throw refusal(root, reason, 'leave kernel.msgmax as it is');
+}
+
 function findForgotten(tree: readonly IpcUser[], ipc: Ipc): FastFreezeError[] {
   const [root] = tree;
   if (root === undefined) return [];
@@ -141,11 +150,6 @@ function findForgotten(tree: readonly IpcUser[], ipc: Ipc): FastFreezeError[] {
         : 'use POSIX semaphores, or no SEM_UNDO';
     found.push(refusal(holder, reason, hint));
   }
-  const large = ipc.queues.find(({ bytes }) => ipc.maxMessageBytes > MAX_MESSAGE_BYTES && bytes > MAX_MESSAGE_BYTES);
-  if (large !== undefined) {
-    const reason = `the System V message queue ${large.id} may hold a message over 8 KiB, which cannot be brought back`;
-    found.push(refusal(root, reason, 'leave kernel.msgmax as it is'));
-  }
   const [posix] = ipc.posix;
   if (posix !== undefined) {
     const hint = 'use a pipe, a socket or System V message queues';
@@ -159,10 +163,16 @@ function mayUndo(one: IpcUser): boolean {
   return one.tids.length > 1 || hasSemaphoreUndo(one.pid) !== false;
 }
 
-/** What other processes of the container have is not the job's. Of those of its own that have ended, PIDs are left. */
-function findLeftBehind(root: IpcUser, tree: readonly IpcUser[], ipc: Ipc): FastFreezeError[] {
-  const isOurs = (pid: number): boolean => pid >= root.pid || tree.some((one) => one.pid === pid);
-  const ours = ({ pids }: { readonly pids: readonly number[] }): boolean => pids.some(isOurs);
+/**
+ * What other processes of the container have is not the job's, unless the namespace is. Of the job's own that have ended, PIDs are
+ * left; a queue or set of semaphores that nobody has used yet does not say whose it is.
+ */
+function findLeftBehind(tree: readonly IpcUser[], ipc: Ipc, isPrivate: boolean): FastFreezeError[] {
+  const [root] = tree;
+  if (root === undefined) return [];
+  const isOurs = (pid: number): boolean =>
+    tree.some((one) => one.pid === pid) || (pid >= root.pid && readProc(`/proc/${pid}/stat`) === undefined);
+  const ours = ({ pids }: { readonly pids: readonly number[] }): boolean => isPrivate || pids.some(isOurs);
   const [segment, set, queue] = [ipc.segments.find(ours), ipc.sets.find(ours), ipc.queues.find(ours)];
   const what =
     (segment && `the System V shared memory segment ${segment.id}`) ??

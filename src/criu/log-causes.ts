@@ -203,7 +203,7 @@ function absolute(path: string | undefined): string {
 
 /** What CRIU logs inside every user namespace, or container without /dev/net/tun, without consequence. */
 const HARMLESS =
-  /RLIMIT_NOFILE|Unable to create tun: No such file|Unable to (?:get|set).*net|net: Unexpected error: -1\(|sysctl|kerndat_|Can't (?:set|make) .*oom|cgroup/i;
+  /RLIMIT_NOFILE|Unable to create tun: No such file|Unable to (?:get|set).*net|net: Unexpected error: -1\(|sysctl(?! (?:kernel\/|fs\/mqueue))|kerndat_|Can't (?:set|make) .*oom|cgroup/i;
 
 /** What CRIU logs after any failure. */
 const WAKE = /Unable to detach from|(?:Dumping|Restoring) FAILED/;

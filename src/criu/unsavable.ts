@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { statfsSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, statfsSync } from 'node:fs';
 import { FastFreezeError } from '../base/errors.js';
 import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
 import { type InspectedProcess, unsavableDescriptor } from './exactness.js';
@@ -39,7 +39,8 @@ export function findUnsavable(tree: readonly InspectedProcess[], situation: Situ
 
 /** Whether options of CRIU are about devices that it does not know by itself. */
 export function handlesDevices(criuOptions: readonly string[]): boolean {
-  return criuOptions.some((word) => /^(-L|--libdir|--external)/.test(word));
+  const directory = process.env['CRIU_LIBS_DIR'] ?? '';
+  return directory !== '' || criuOptions.some((word) => /^(-L|--libdir|--external)/.test(word));
 }
 
 function tracing(process: InspectedProcess): Unsavable[] {
@@ -111,11 +112,12 @@ function memory(process: InspectedProcess, { privileged, hasOwnIpc }: Situation)
     const hint = hasOwnIpc ? 'run as root, or use POSIX shared memory or mmap' : NO_OWN_IPC_HINT;
     found.push({ kind: 'memory', error: refusal(process, reason, hint) });
   }
-  const gone = privileged
-    ? undefined
-    : [...maps.matchAll(/^\S+ .... \S+ \S+ \d+ +(\/.*) \(deleted\)$/gm)]
-        .map(([, path]) => path ?? '')
-        .find((path) => !NO_FILE.test(path));
+  const gone =
+    privileged || mayOpenMappedFiles()
+      ? undefined
+      : [...maps.matchAll(/^\S+ .... \S+ \S+ \d+ +(\/.*) \(deleted\)$/gm)]
+          .map(([, path]) => path ?? '')
+          .find((path) => !NO_FILE.test(path));
   if (gone !== undefined) {
     const reason = `it has the file ${gone} mapped, which was deleted or replaced and cannot be saved for a normal user`;
     const hint =
@@ -123,6 +125,18 @@ function memory(process: InspectedProcess, { privileged, hasOwnIpc }: Situation)
     found.push({ kind: 'memory', error: refusal(process, reason, hint) });
   }
   return found;
+}
+
+/** The machine's root with CAP_CHECKPOINT_RESTORE alone may: CRIU then finds a file that has no name by its mapping. */
+function mayOpenMappedFiles(): boolean {
+  const directory = '/proc/self/map_files';
+  try {
+    const [one = ''] = readdirSync(directory);
+    closeSync(openSync(`${directory}/${one}`, 'r'));
+    return true;
+  } catch {
+    return false; // As for all users.
+  }
 }
 
 function descriptors(process: InspectedProcess, situation: Situation): Unsavable[] {

@@ -16,6 +16,8 @@ import { type Pace, parsePace } from './pace.js';
 export interface PreservedFiles extends Omit<Preserve, 'mapped'> {
   /** Where the files really are; nothing elsewhere is touched by a restore. */
   readonly roots: readonly string[];
+  /** What below them was left out by name, and is not in the image. Images of earlier versions do not say. */
+  readonly except?: readonly string[];
   readonly entries: number;
   readonly dataBytes: number;
 }
@@ -43,6 +45,8 @@ export interface AppRecord {
   readonly streams: readonly StreamRecord[];
   /** CPU affinity of threads that had one of their own, as lists of CPUs: CRIU does not bring it back. */
   readonly affinity: readonly { readonly tid: number; readonly cpus: string }[];
+  /** It has an IPC namespace of its own, which a restore makes again. Images of earlier versions have none. */
+  readonly ownIpc?: boolean;
   /** Segments of System V shared memory that go with their last mapping: CRIU brings them back as ones that stay. */
   readonly removedSegments?: readonly number[];
   /** Files open for appending: CRIU does not notice when they have changed. */
@@ -94,6 +98,7 @@ export function parseAppRecord(json: unknown): AppRecord {
       const entry = object(one, `app.affinity[${i}]`);
       return { tid: count(entry['tid'], 'tid'), cpus: text(entry['cpus'], 'cpus') };
     }),
+    ...(record['ownIpc'] === true ? { ownIpc: true } : {}),
     ...(record['removedSegments'] === undefined
       ? {}
       : {
@@ -149,6 +154,9 @@ function parseFiles(json: unknown): PreservedFiles {
     paths: paths('paths'),
     openFiles: flag(files['openFiles'], 'app.files.openFiles'),
     roots: paths('roots'),
+    ...(files['except'] === undefined
+      ? {}
+      : { except: list(files['except'], 'app.files.except').map((one) => text(one, 'app.files.except')) }),
     entries: count(files['entries'], 'app.files.entries'),
     dataBytes: count(files['dataBytes'], 'app.files.dataBytes'),
   };

@@ -20,6 +20,7 @@ import { findCause } from '../criu/log-causes.js';
 import { refuseOwnNamespaces } from '../criu/namespaces.js';
 import { withOptions } from '../criu/options.js';
 import { findUnsavable, handlesDevices } from '../criu/unsavable.js';
+import { realPath } from '../files/roots.js';
 import { append } from '../image/append.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
 import type { ImageKeys } from '../image/keys.js';
@@ -36,8 +37,8 @@ import { type Carrying, startCarrying } from './carry.js';
 import type { CheckpointRequest, CheckpointResult, Preserve, Progress, SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
-import { ASSUMED_PACE, type Pace, refinePace } from './pace.js';
-import { type Preserving, adviceOnOpenFiles, preserveFiles, refuseOverlap } from './preserve.js';
+import { ASSUMED_PACE, type Pace, inheritedCopyPace, refinePace } from './pace.js';
+import { type Preserving, adviceOnOpenFiles, isPreserved, preserveFiles, refuseOverlap } from './preserve.js';
 import { readCopyPace, spoolUrl } from './spool.js';
 
 /** What a checkpoint needs of the job. */
@@ -267,7 +268,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const { done: preserved } = preserving;
     await unlessEnded(job, dump, Promise.all([capture.complete(dump.gateReached), dump.gateReached, preserved]));
     const files = await preserved;
-    const hashed = await hashReadFiles(attempt, tree, [...openFiles.map(({ path }) => path), ...(files?.roots ?? [])]);
+    const hashed = await hashReadFiles(attempt, tree, { written: openFiles.map(({ path }) => path), files });
     const completed = attempt.carrying?.complete(hashed);
     if (completed !== undefined) await unlessEnded(job, dump, completed);
     const { reads, carried } = (await completed) ?? { reads: hashed, carried: undefined };
@@ -282,7 +283,10 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
     const image = await writer.finish();
     refuseIfCalledOff(signal);
     const { spoolDirectory: spool, imageUrl } = job.config;
-    const copying = spool === undefined ? undefined : readCopyPace(spool, imageUrl);
+    const inherited = job.pace?.copying;
+    const copying =
+      (spool === undefined ? undefined : readCopyPace(spool, imageUrl)) ??
+      (inherited === undefined ? undefined : inheritedCopyPace(inherited));
     const known = { ...(job.pace ?? ASSUMED_PACE), ...(copying === undefined ? {} : { copying }) };
     const pace = refinePace(known, {
       residentBytes: reporter.expectedBytes(),
@@ -303,6 +307,7 @@ async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
       ...(job.config.identity === undefined ? {} : { identity: job.config.identity }),
       streams: snapshot.records,
       affinity,
+      ...(hasOwnIpc(job.appPid) ? { ownIpc: true } : {}),
       ...(ipc.removedSegments.length === 0 ? {} : { removedSegments: ipc.removedSegments }),
       appending: openFiles.flatMap(({ isAppended, path, lengthBytes }) => (isAppended ? [{ path, lengthBytes }] : [])),
       reads,
@@ -410,8 +415,9 @@ async function readBeforeFreeze(attempt: Attempt): Promise<void> {
   const { job, carrying } = attempt;
   const tree = readTree(job.appPid);
   const written = readOpenFiles(tree, job.config.jobDirectory).map(({ path }) => path);
-  const except = [job.config.jobDirectory, ...written, ...job.preserve.paths];
-  const paths = findReadFiles(tree, except);
+  const preserved = { roots: job.preserve.paths.map(realPath), except: job.config.preserveExcept.map(realPath) };
+  const read = findReadFiles(tree, [job.config.jobDirectory, ...written]);
+  const paths = read.filter((path) => !isPreserved(path, preserved));
   if (carrying === undefined) {
     await job.fileHasher.describe(paths);
     return;
@@ -427,9 +433,10 @@ async function readBeforeFreeze(attempt: Attempt): Promise<void> {
 async function hashReadFiles(
   { job }: Attempt,
   tree: readonly TreeProcess[],
-  except: readonly string[],
+  { written, files }: { readonly written: readonly string[]; readonly files: PreservedFiles | undefined },
 ): Promise<ReadFile[]> {
-  return await job.fileHasher.describe(findReadFiles(tree, [job.config.jobDirectory, ...except]));
+  const read = findReadFiles(tree, [job.config.jobDirectory, ...written]);
+  return await job.fileHasher.describe(read.filter((path) => !isPreserved(path, files)));
 }
 
 /** CRIU dumps what descends from the application; a process that does not would silently be missing. */

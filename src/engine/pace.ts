@@ -95,6 +95,17 @@ export function refinePace(before: Pace, sample: PaceSample): Pace {
   };
 }
 
+/**
+ * What another machine has found, where this one has copied nothing yet: half as much of it counts as before. A bad moment of one
+ * uplink must not hold back every attempt after it.
+ */
+export function inheritedCopyPace({ fixedMs, bytesPerSecond }: CopyPace): CopyPace {
+  return {
+    fixedMs: Math.ceil((fixedMs + ASSUMED_COPY_PACE.fixedMs) / 2),
+    bytesPerSecond: Math.ceil((bytesPerSecond + ASSUMED_COPY_PACE.bytesPerSecond) / 2),
+  };
+}
+
 /** As `refinePace`, with one more copy in it. Undefined before the first. */
 export function refineCopyPace(before: CopyPace | undefined, copiedBytes: number, durationMs: number): CopyPace {
   const { fixedMs, bytesPerSecond } = before ?? ASSUMED_COPY_PACE;

@@ -68,7 +68,13 @@ export function preserveFiles(options: {
       warn: (message) => log.warn(message),
       signal: stopped.signal,
     });
-    return { paths: preserve.paths, openFiles: preserve.openFiles, ...captured };
+    const except = config.preserveExcept.map(realPath);
+    return {
+      paths: preserve.paths,
+      openFiles: preserve.openFiles,
+      ...captured,
+      ...(except.length === 0 ? {} : { except }),
+    };
   };
   const done = capture();
   return {
@@ -100,9 +106,12 @@ export async function stagePreserved(
   );
 }
 
-/** Whether a file comes back with the image. */
-export function isPreserved(path: string, files: { readonly roots: readonly string[] } | undefined): boolean {
-  return files?.roots.some((root) => path === root || isBelow(path, root)) === true;
+/** Whether a file comes back with the image: what was left out by name does not. */
+export function isPreserved(path: string, files: Pick<PreservedFiles, 'roots' | 'except'> | undefined): boolean {
+  const isIn = (root: string): boolean => path === root || isBelow(path, root);
+  const isLeftOut = (root: string): boolean =>
+    files?.except?.some((one) => isIn(one) && (one === root || isBelow(one, root))) === true;
+  return files?.roots.some((root) => isIn(root) && !isLeftOut(root)) === true;
 }
 
 /** What a restore needs as it is now, and the image does not have; undefined when there is no such thing. */

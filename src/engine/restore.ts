@@ -23,7 +23,7 @@ import { readManifest } from '../image/generations.js';
 import { checkSeal } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
 import { type ImageReader, openImage } from '../image/reader.js';
-import { inIpcNamespaceOf, removeSegment } from '../linux/ipc.js';
+import { inIpcNamespaceOf, inNewIpcNamespace, removeSegment, requireLimits } from '../linux/ipc.js';
 import { unmapIdleCode } from '../linux/memory.js';
 import { reachesDatagramSocket } from '../linux/unix-socket.js';
 import type { Poller } from '../linux/poller.js';
@@ -79,6 +79,7 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   checkSeal(manifest, keys, manifestName(generation));
   const record = parseAppRecord(manifest.app);
   if (record.privileged !== config.criu.privileged) throw wrongIdentity(record);
+  if (record.ownIpc === true) refuseWithoutIpc();
   // What fetches the image may be a process of its own, and is not to have a PID of the application's either.
   if (store.writeOnce !== undefined) makeRoomForPids(record.taken);
   refuseChangedAppending(record.appending.filter(({ path }) => !isPreserved(path, record.files)));
@@ -166,6 +167,21 @@ function refuseChanged({ config, log }: RestoreJob, changed: readonly ChangedFil
       : undefined;
   for (const what of refuseChangedReadFiles(changed, config.allowInexact, hint)) {
     log.warn(`the application does not continue exactly: ${what}`);
+  }
+}
+
+/** CRIU would fail at it when this machine's files have been changed already. */
+function refuseWithoutIpc(): void {
+  try {
+    inNewIpcNamespace(requireLimits);
+  } catch (error) {
+    throw new FastFreezeError({
+      code: 'host',
+      op: 'bring back the IPC namespace of the application',
+      reason: `this kernel, or container, does not let us (${error instanceof Error ? error.message : String(error)})`,
+      hint: 'a normal user needs Linux 6.9 or a kernel with that patch; root a container of its own, without --no-container',
+      cause: error,
+    });
   }
 }
 

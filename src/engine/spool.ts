@@ -13,7 +13,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { FastFreezeError, hasErrno } from '../base/errors.js';
+import { FastFreezeError } from '../base/errors.js';
 import { copyGeneration } from '../image/copy.js';
 import { listGenerations, readManifest } from '../image/generations.js';
 import { manifestName } from '../image/names.js';
@@ -125,17 +125,24 @@ function noteCopy({ directory, url, log }: SpoolJob, copiedBytes: number, durati
   }
 }
 
-/** Of files that may go away meanwhile. */
+/** Of files that may go away meanwhile. What cannot be looked at counts for nothing: a freeze must not wait for it. */
 function sizeOf(path: string): number {
   try {
-    const entries = readdirSync(path, { withFileTypes: true, recursive: true });
-    return entries.reduce((sum, entry) => {
-      if (!entry.isFile()) return sum;
-      return sum + (statSync(join(entry.parentPath, entry.name), { throwIfNoEntry: false })?.size ?? 0);
+    return readdirSync(path, { withFileTypes: true }).reduce((sum, entry) => {
+      const below = join(path, entry.name);
+      if (entry.isDirectory()) return sum + sizeOf(below);
+      return entry.isFile() ? sum + sizeOfFile(below) : sum;
     }, 0);
-  } catch (error) {
-    if (hasErrno(error, 'ENOENT')) return 0;
-    throw error;
+  } catch {
+    return 0; // It is gone, or not ours.
+  }
+}
+
+function sizeOfFile(path: string): number {
+  try {
+    return statSync(path).size;
+  } catch {
+    return 0; // Likewise.
   }
 }
 

@@ -320,7 +320,7 @@ class Job {
       ownIpc: this.config.container && this.config.identity === undefined,
       onSharedIpc: (error) =>
         this.log.warn(
-          `no IPC namespace for the application: what it has of System V IPC cannot be frozen (${error.message})`,
+          `no IPC namespace for the application: what it has of System V IPC cannot be frozen (${error instanceof Error ? error.message : String(error)})`,
         ),
     });
     this.stdio.releaseAppEnds();

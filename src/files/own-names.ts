@@ -25,6 +25,11 @@ export function isOurName(name: BytePath): boolean {
   return name === SET_ASIDE || isTemporary(name);
 }
 
+/** Where objects of a cache are put together, those of this very image perhaps; it lies where TMPDIR says. */
+export function isCacheStaging(name: BytePath): boolean {
+  return /^fastfreeze-cache-\w{6}$/.test(name);
+}
+
 /** A leftover of an interrupted restore, and no loss: it is in the image. Not so a file that was being changed. */
 export function isStaged(name: BytePath): boolean {
   return /^\.ff-new-[0-9a-f]{16}$/.test(name);

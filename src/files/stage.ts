@@ -20,7 +20,7 @@ import type { ImageReader } from '../image/reader.js';
 import { makeFifo } from '../linux/fds.js';
 import { type AttributeRules, hasAttributes, setAttributes } from './attributes.js';
 import { type BytePath, type FileEntry, shown, toBuffer, toBytePath } from './entry.js';
-import { SET_ASIDE, hiddenName, holdsImages, isOurName, isStaged, stagedName } from './own-names.js';
+import { SET_ASIDE, hiddenName, holdsImages, isCacheStaging, isOurName, isStaged, stagedName } from './own-names.js';
 import { DataStream, readEntries } from './read-list.js';
 import { isBelow } from './roots.js';
 import { type FileUpdate, compareFile, writeFully } from './update.js';
@@ -205,6 +205,7 @@ class Stage implements StagedFiles {
       const name = toBytePath(raw);
       const path = `${directory}/${name}`;
       if (names.has(name) || this.except.has(path) || name === SET_ASIDE || this.staged.has(path)) continue;
+      if (isCacheStaging(name)) continue;
       if (isStaged(name)) this.changes.push(() => remove(path));
       else if (holdsImages(path)) this.options.warn(`${shown(path)} holds images and stays, although it is new`);
       else if (lstat(path)?.dev === device) this.setAside(path, 'if it can be');

@@ -2,7 +2,7 @@
 import { type BigIntStats, lstatSync, readdirSync, statfsSync } from 'node:fs';
 import { asFastFreezeError, hasErrno } from '../base/errors.js';
 import { type BytePath, shown, toBuffer, toBytePath } from './entry.js';
-import { isManifest, isOurName } from './own-names.js';
+import { isCacheStaging, isManifest, isOurName } from './own-names.js';
 
 export interface Found {
   readonly path: BytePath;
@@ -45,7 +45,7 @@ function* visit(
   }
   yield { path, kind, stat };
   for (const name of names) {
-    if (isOurName(name)) continue;
+    if (isOurName(name) || isCacheStaging(name)) continue;
     const below = path === '/' ? `/${name}` : `${path}/${name}`;
     const found = lstat(below);
     // It has gone since it was listed: somebody else's, since the application stands still.

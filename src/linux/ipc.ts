@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-import { closeSync, openSync, readdirSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync } from 'node:fs';
 import { check, libc } from './libc.js';
 
 const unshare = libc.func('int unshare(int flags)') as (flags: number) => number;
@@ -53,6 +53,17 @@ export function inIpcNamespaceOf<T>(pid: number, action: () => T): T {
     return elsewhere(() => check(setns(fd, CLONE_NEWIPC), 'setns', 'IPC namespace'), action);
   } finally {
     closeSync(fd);
+  }
+}
+
+/**
+ * Throws the system's error where the limits of the IPC namespace that we are in may not be set, as a restore must. Before Linux
+ * 6.9, unless a distribution has taken the patch, only the machine's own root may, whoever the namespace belongs to.
+ */
+export function requireLimits(): void {
+  for (const path of ['/proc/sys/kernel/sem', '/proc/sys/fs/mqueue/queues_max']) {
+    // Opened as CRIU does it; nothing is written.
+    if (existsSync(path)) closeSync(openSync(path, 'r+'));
   }
 }
 

@@ -609,11 +609,12 @@ describe('the action', () => {
           expect(await one.ends()).toBe(0);
           await first.finish();
           expect(one.annotations).toMatchObject([
+            { level: 'notice', title: 'fastfreeze: credentials that the command does not get' },
             { level: 'warning', title: 'fastfreeze: the credentials for the images expire before the job ends' },
             { level: 'warning', title: 'fastfreeze: a checkpoint has failed' },
             { level: 'notice', title: 'fastfreeze: interrupted, not failed' },
           ]);
-          expect(one.annotations[1]?.message).toMatch(/the credentials have expired/);
+          expect(one.annotations[2]?.message).toMatch(/the credentials have expired/);
           expect(Object.fromEntries(one.outputs)).toMatchObject({
             status: 'checkpointed',
             completed: 'false',

@@ -21,7 +21,7 @@ import { readCacheSettings } from '../../src/store/cache/settings.js';
 import { StagingDirectory } from '../../src/store/cache/staging-directory.js';
 import { openStore, type Store } from '../../src/store/store.js';
 import { CacheFake, type CacheFault, type CacheRequest } from '../support/cache-fake.js';
-import { until } from '../support/until.js';
+import { sleep, until } from '../support/until.js';
 import { moduleUrl } from '../unit/linux/support.js';
 import { describeStore, expectCode } from '../unit/store/conformance.js';
 
@@ -231,6 +231,29 @@ describe('one of twins that stood still at its commit for longer than others wai
     expect(into.toString()).toBe('fast');
     expect(await quick?.createIfAbsent(name, Buffer.from('more'))).toBe('exists');
   });
+});
+
+test('a commit that stood still until another run had gone on from it begins no other, and what followed stays the newest', async () => {
+  const [name, next] = ['manifest-00000001.json', 'manifest-00000002.json'];
+  const settings = { ...readCacheSettings('cache:x', process.env), settleMs: SETTLE_MS };
+  const [slow, other] = [0, 1].map(() => createCacheStore('passed', settings, {}));
+  const goes = gate();
+  let isFinalized = false;
+  fake.fault = ({ what, key }) => {
+    if (!key.includes(':passed:') || key.includes(next)) return undefined;
+    if (what === 'finalize') isFinalized = true;
+    // What comes first after it is its writer's own look.
+    return what === 'lookup' && isFinalized ? { kind: 'hold', until: goes.opened } : undefined;
+  };
+  const slows = slow?.createIfAbsent(name, Buffer.from('slow'));
+  await until('the look at what was committed', () => isFinalized && fake.requests.at(-1)?.what === 'lookup');
+  expect(await other?.createIfAbsent(next, Buffer.from('next'))).toBe('created');
+  await sleep(SETTLE_MS);
+  goes.open();
+  expect(await slows).toBe('exists');
+  fake.fault = () => undefined;
+  expect((await other?.list('manifest-'))?.map((one) => one.name)).toEqual([name, next]);
+  expect(fake.keys().filter((key) => key.includes(`:passed:${name}`))).toHaveLength(1);
 });
 
 function gate(): { readonly open: () => void; readonly opened: Promise<void> } {

@@ -9,7 +9,7 @@ import { sharedAgentPool } from './agent-pool.js';
 import { CacheClient } from './cache-client.js';
 import { formatCacheUrl, keyPrefix } from './cache-url.js';
 import { createCacheWriter, vanished } from './cache-writer.js';
-import { type KeyFacts, namesBefore, objectPrefix, onceKey, parseKey } from './keys.js';
+import { type KeyFacts, nameAfter, namesBefore, objectPrefix, onceKey, parseKey } from './keys.js';
 import { COMMIT_TIMEOUT_MS, type CacheSettings, refuseReadOnly, refuseWithoutMeans } from './settings.js';
 import { type Fetch, StagedObjects } from './staged-objects.js';
 
@@ -22,8 +22,6 @@ const SETTLE_POLL_MS = 1_000;
 const ATTEMPTS = Array.from({ length: 12 }, (_, i) => i + 1);
 /** Of the time for which others wait for an entry that we have begun: they are sure to see one that is there by then. */
 const IN_TIME = 0.75;
-/** Keys that this process may have reserved, and failed to write. */
-const spoiled = new Set<string>();
 
 /** GitHub's Actions cache, by its own client. Entries never change, cannot be removed, and are evicted singly. */
 export function createCacheStore(jobName: string, settings: CacheSettings, options: OpenOptions): Store {
@@ -78,6 +76,15 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
     if (found.sizeBytes !== undefined) return { key: found.key, sizeBytes: found.sizeBytes };
     return { key: (await highest(name)) ?? found.key };
   };
+  const findAfter = async (name: string): Promise<KeyFacts[]> => {
+    const found: KeyFacts[] = [];
+    for (let next = nameAfter(name); next !== undefined; next = nameAfter(next)) {
+      const one = await find(next);
+      if (one === undefined) break;
+      found.push(one);
+    }
+    return found;
+  };
   const appears = async (name: string, attempt: number): Promise<string | undefined> => {
     const deadlineMs = performance.now() + settings.settleMs;
     for (;;) {
@@ -119,23 +126,27 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
       await refuseEvicted(client, written);
       for (const attempt of ATTEMPTS) {
         const key = onceKey(prefix, name, attempt);
-        // Nobody else writes it, so there is nothing to wait for.
-        if (spoiled.has(key) && (await highest(name, attempt)) === undefined) continue;
         const elapsedMs = stopwatch();
         // Later, somebody may have waited in vain for what we had begun, and have gone on to the next key: so do we.
         const isInTime = (): boolean => elapsedMs() < settings.settleMs * IN_TIME;
-        const saving = client.patiently(name, () => saveBytes(key, bytes));
-        saving.catch(() => spoiled.add(key));
-        if ((await saving) === 'saved') {
+        // Who is late is perhaps so late that a run has gone on from what came instead: that must stay the newest.
+        const isPassed = async (): Promise<boolean> => {
+          const next = nameAfter(name);
+          return next !== undefined && (await find(next)) !== undefined;
+        };
+        if ((await client.patiently(name, () => saveBytes(key, bytes))) === 'saved') {
           if (isInTime()) return 'created';
+          if (await isPassed()) return 'exists';
           continue;
         }
-        // A key that is taken belongs to an entry, or to somebody who is writing one, or who died doing so.
+        // A key that is taken belongs to an entry, or to somebody who is writing one, or who died doing so: ourselves perhaps, but that
+        // is not known of an attempt that has failed.
         const there = await appears(name, attempt);
         if (there === undefined) continue;
         // Where only the last answer got lost, it is ours.
         if (there !== key || !(await holds(store, name, bytes))) return 'exists';
         if (isInTime()) return 'created';
+        if (await isPassed()) return 'exists';
       }
       throw reservedOnly(`${url}/${name}`, settings.settleMs);
     },
@@ -175,9 +186,14 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
       const key = await client.lookup(prefix + wanted);
       const newest = key === undefined ? undefined : parseKey(prefix, key);
       if (newest === undefined) return [];
-      const before = namesBefore(newest.name, MAX_BEFORE).filter((name) => name.startsWith(wanted));
-      const found = await Promise.all(before.map((name) => find(name)));
-      const all = [newest, ...found].filter((one) => one !== undefined);
+      // The one that was written last: by a writer that was late there may be others after it.
+      const after = await findAfter(newest.name);
+      const last = after.at(-1) ?? newest;
+      const before = namesBefore(last.name, MAX_BEFORE).filter((name) => name.startsWith(wanted));
+      const known = [newest, ...after];
+      const others = before.filter((name) => known.every((one) => one.name !== name));
+      const found = await Promise.all(others.map((name) => find(name)));
+      const all = [...known, ...found].filter((one) => one !== undefined);
       return all.map(asInfo).sort((one, other) => (one.name < other.name ? -1 : 1));
     },
 

@@ -39,9 +39,24 @@ export function parseKey(prefix: string, key: string): KeyFacts | undefined {
  * `manifest-00000006.json`. Empty where there is no number.
  */
 export function namesBefore(name: string, count: number): string[] {
-  const [, head, digits, tail] = /^(.*?)(\d+)(\D*)$/.exec(name) ?? [];
-  if (head === undefined || digits === undefined || tail === undefined) return [];
-  const number = Number(digits);
+  const found = numberIn(name);
+  if (found === undefined) return [];
+  const { number, withNumber } = found;
   const before = Array.from({ length: Math.min(count, Math.max(0, number - 1)) }, (_, i) => number - 1 - i);
-  return before.map((one) => `${head}${String(one).padStart(digits.startsWith('0') ? digits.length : 0, '0')}${tail}`);
+  return before.map(withNumber);
+}
+
+/** The one that follows; undefined for a name without a number. */
+export function nameAfter(name: string): string | undefined {
+  const found = numberIn(name);
+  return found?.withNumber(found.number + 1);
+}
+
+function numberIn(
+  name: string,
+): { readonly number: number; readonly withNumber: (number: number) => string } | undefined {
+  const [, head, digits, tail] = /^(.*?)(\d+)(\D*)$/.exec(name) ?? [];
+  if (head === undefined || digits === undefined || tail === undefined) return undefined;
+  const width = digits.startsWith('0') ? digits.length : 0;
+  return { number: Number(digits), withNumber: (one) => `${head}${String(one).padStart(width, '0')}${tail}` };
 }

@@ -46,7 +46,8 @@ export function readCacheSettings(url: string, env: NodeJS.ProcessEnv): CacheSet
     stagingDirectory: stagingDirectory(env),
     totalBytes: Math.floor(limitGb * GIB),
     retryMs: readRetrySettings(env).deadlineMs ?? DEFAULT_RETRY_MS,
-    settleMs: COMMIT_TIMEOUT_MS + 15_000,
+    // A commit that took all of its time is still in time: see `createIfAbsent`.
+    settleMs: 2 * COMMIT_TIMEOUT_MS + 15_000,
   };
 }
 

@@ -78,7 +78,8 @@ describe('the metrics recorder', () => {
     recorder.record('1');
     await until('its child', () => existsSync(join(directory, 'pid')), 10_000);
     const pid = Number(readFileSync(join(directory, 'pid'), 'utf8'));
-    expect(inspect(pid)?.command).toContain('sleep 60');
+    // Between fork and exec it is still the script.
+    await until('its program', () => inspect(pid)?.command.includes('sleep 60'), 10_000);
     await recorder.finish(0);
     await until('the end', () => !(inspect(pid)?.command ?? '').includes('sleep 60'), 10_000);
   });

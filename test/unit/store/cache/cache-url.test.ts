@@ -2,7 +2,14 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { formatCacheUrl, keyPrefix, parseCacheUrl } from '../../../../src/store/cache/cache-url.js';
-import { namesBefore, objectPrefix, onceKey, parseKey, writtenKey } from '../../../../src/store/cache/keys.js';
+import {
+  nameAfter,
+  namesBefore,
+  objectPrefix,
+  onceKey,
+  parseKey,
+  writtenKey,
+} from '../../../../src/store/cache/keys.js';
 import { jobUrl, lastName } from '../../../../src/store/job-url.js';
 
 describe('cache: URLs', () => {
@@ -61,6 +68,7 @@ describe('keys', () => {
     ['index', 2, []],
   ])('before %j come %j', (name, count, before) => {
     expect(namesBefore(name, count)).toEqual(before);
+    expect(before.slice(0, 1).map(nameAfter)).toEqual(before.length === 0 ? [] : [name]);
   });
 
   test.each([

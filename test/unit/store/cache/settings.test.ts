@@ -19,13 +19,13 @@ describe('settings', () => {
       stagingDirectory: '/var/tmp',
       totalBytes: 25 * 2 ** 30,
       retryMs: 120_000,
-      settleMs: 60_000,
+      settleMs: 105_000,
     });
     expect(readCacheSettings('cache:a', { ...RUNNER, TMPDIR: '/u', FF_STORE_RETRY_S: '3' })).toEqual({
       stagingDirectory: '/u',
       totalBytes: 10 * 2 ** 30,
       retryMs: 3_000,
-      settleMs: 60_000,
+      settleMs: 105_000,
     });
   });
 
