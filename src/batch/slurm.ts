@@ -50,15 +50,15 @@ function ofJob(
   const control = slurmControl(jobId, name);
   const startedAtMs = Date.now();
   let hasEpilog = false;
-  let isTold = false;
+  let hasFailedToTell = false;
   return {
     begin: (run, log) => {
       const directory = dropDirectory(jobId);
       if (directory === undefined) return;
       try {
         writeDrop(directory, { ...run, jobId, startedAtMs }, env);
-        isTold = true;
       } catch (error) {
+        hasFailedToTell = true;
         log.warn(`${asFastFreezeError(error, 'leave word for the epilog').message}; it will not finish what is cut`);
       }
     },
@@ -76,7 +76,7 @@ function ofJob(
       }
     },
     // The folder is our prolog's, which goes with our epilog. slurm.conf has the last word on that: without one nobody would come.
-    uploadsAfterwards: () => hasEpilog && isTold && dropDirectory(jobId) !== undefined,
+    uploadsAfterwards: () => hasEpilog && !hasFailedToTell && dropDirectory(jobId) !== undefined,
     runAgain: async (code, { run, log, signal, isFrozen }) => {
       const hasSaved = async (): Promise<boolean> => isFrozen || (await hasNewImage(run.imageUrl, startedAtMs));
       return await runAgain({ control, jobId: name, code, log, signal, hasSaved });

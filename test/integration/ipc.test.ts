@@ -125,7 +125,7 @@ test.each([
       const answer = await job.checkpoint();
       expect(answer.code).toBe(170);
       expect(answer.stderr).toMatch(reason);
-      expect(answer.stderr).toMatch(/^Try: .*leave out --no-container/m);
+      expect(answer.stderr).toMatch(/^Try: .*start it anew without --no-container/m);
       await isExact(bed, job);
     });
   },
