@@ -33,7 +33,7 @@ test('what google-github-actions/auth leaves for a job is left out, wherever a p
 test('other credentials that would travel are named, with what they are and what to do', () => {
   const workspace = workspaceWith({
     '.git/config': HEADER,
-    '.npmrc': '//registry.npmjs.org/:_authToken=npm_abc\n',
+    '.npmrc': '//registry.example/:_authToken=npm_abc\n',
     '.docker/config.json': '{ "auths": { "ghcr.io": { "auth": "eDp5" } } }',
     'creds.json': '{}',
   });
@@ -55,7 +55,7 @@ test('other credentials that would travel are named, with what they are and what
 test('files of that kind without a secret in them are not', () => {
   const workspace = workspaceWith({
     '.git/config': '[core]\n\tbare = false\n',
-    '.npmrc': '//registry.npmjs.org/:_authToken=${NODE_AUTH_TOKEN}\nregistry=https://registry.npmjs.org/\n',
+    '.npmrc': '//registry.example/:_authToken=${NODE_AUTH_TOKEN}\nregistry=https://registry.example/\n',
     '.docker/config.json': '{ "auths": {}, "credsStore": "desktop" }',
   });
   const env = { GITHUB_WORKSPACE: workspace, HOME: workspace };

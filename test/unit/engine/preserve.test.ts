@@ -3,21 +3,21 @@ import { expect, test } from '@jest/globals';
 import { isPreserved } from '../../../src/engine/preserve.js';
 
 test.each([
-  ['/work/a', true],
-  ['/work', true],
-  ['/work/venv/lib.so', false],
-  ['/work/venv', false],
-  ['/work/venv2', true],
+  ['/data/a', true],
+  ['/data', true],
+  ['/data/venv/lib.so', false],
+  ['/data/venv', false],
+  ['/data/venv2', true],
   // A root of its own, as a file that is open for writing.
-  ['/work/venv/log', true],
+  ['/data/venv/log', true],
   ['/elsewhere', false],
   ['/other/x', true],
 ])('whether %s comes back with the image: %j', (path, expected) => {
-  const files = { roots: ['/work', '/work/venv/log', '/other'], except: ['/work/venv'] };
+  const files = { roots: ['/data', '/data/venv/log', '/other'], except: ['/data/venv'] };
   expect(isPreserved(path, files)).toBe(expected);
 });
 
 test('without anything left out, or any files', () => {
-  expect(isPreserved('/work/venv/x', { roots: ['/work'] })).toBe(true);
-  expect(isPreserved('/work', undefined)).toBe(false);
+  expect(isPreserved('/data/venv/x', { roots: ['/data'] })).toBe(true);
+  expect(isPreserved('/data', undefined)).toBe(false);
 });
