@@ -194,8 +194,12 @@ test('what is no baseline, what this machine does not meet, and what cannot be h
   });
 }, 60_000);
 
+/** For a program to say whether it is there. */
+const ASK_MS = 60_000;
 /** The first Python that has NumPy. */
-const NUMPY = ['python3', PYTHON].find((python) => spawnSync(python, ['-c', 'import numpy']).status === 0);
+const NUMPY = ['python3', PYTHON].find(
+  (python) => spawnSync(python, ['-c', 'import numpy'], { timeout: ASK_MS }).status === 0,
+);
 const FEATURES = `
 import ctypes, re
 OLD = ("SSSE3", "SSE41", "POPCNT", "SSE42", "X86_V2")
@@ -218,7 +222,10 @@ if (NUMPY === undefined) test.skip('NumPy, and the OpenBLAS that it brings, keep
 else {
   test('NumPy, and the OpenBLAS that it brings, keep to a baseline', async () => {
     await withBed('root', async (bed) => {
-      const python = spawnSync(NUMPY, ['-c', 'import sys; print(sys.executable)'], { encoding: 'utf8' }).stdout.trim();
+      const python = spawnSync(NUMPY, ['-c', 'import sys; print(sys.executable)'], {
+        encoding: 'utf8',
+        timeout: ASK_MS,
+      }).stdout.trim();
       const script = bed.write('features.py', FEATURES);
       const options = [...url(bed), '--cpu-baseline', 'x86-64-v2'];
       const job = bed.run(await bed.place(), options, [python, '-W', 'ignore', script]);
@@ -230,7 +237,8 @@ else {
   }, 60_000);
 }
 
-if (spawnSync('java', ['-version']).status !== 0) test.skip('the JVM keeps to a baseline', () => undefined);
+if (spawnSync('java', ['-version'], { timeout: ASK_MS }).status !== 0)
+  test.skip('the JVM keeps to a baseline', () => undefined);
 else {
   test('the JVM keeps to a baseline', async () => {
     await withBed('user', async (bed) => {
