@@ -91,8 +91,8 @@ export class Sampler {
   }
 
   /** Begin to watch the tree below `root`. */
-  watch(root: number): void {
-    const message: SamplerStart = { type: 'start', root, appPid: APP_PID };
+  watch(root: number, memory: boolean): void {
+    const message: SamplerStart = { type: 'start', root, appPid: APP_PID, memory };
     this.child.send(message);
   }
 

@@ -22,12 +22,12 @@ import { MAX_FOREIGN_SHARE, availableBytes, describeMachine, warm } from './mach
 import { type Measurement, measure } from './measure.js';
 import { noServer, startServer } from './s3-server.js';
 import { uploaders } from './upload.js';
-import { type Report, type Row, replaceTables, toMarkdown } from './report.js';
+import { type Report, type Row, megabytes, replaceTables, toMarkdown } from './report.js';
 
 const HELP = `Usage: npm run bench -- [OPTIONS]
 
   --sizes LIST      GiB of the applications to freeze, or none [1,4]
-  --runs N          undisturbed runs of everything, whose medians are shown [3]
+  --runs N          undisturbed runs of everything, whose medians are shown [3]; one more for the memory
   --only LIST       contestants whose names contain one of these words
   --processes N     processes of the last table's application, 0 for none [300]
   --links LIST      Mbit/s of the link to an object store, max: not limited, none: no uploads [max,1000,200]
@@ -143,7 +143,15 @@ async function compare(
       measured.get(contestant.name)?.push(await measureUndisturbed(bench, contestant, workload));
     }
   }
-  return contestants.map(({ name }) => ({ workload: title, contestant: name, runs: measured.get(name) ?? [] }));
+  const rows: Row[] = [];
+  for (const contestant of contestants) {
+    const memoryRun = await measure(bench, contestant, workload, 'memory');
+    process.stderr.write(
+      `bench:   ${contestant.name.padEnd(24)} peak ${megabytes(memoryRun.dumpPeak)} MB; restore ${megabytes(memoryRun.restorePeak)} MB\n`,
+    );
+    rows.push({ workload: title, contestant: contestant.name, runs: measured.get(contestant.name) ?? [], memoryRun });
+  }
+  return rows;
 }
 
 /** Uploads of 1 GiB over links of each rate, beside what line and server can do. */
@@ -199,11 +207,11 @@ async function measureUndisturbed(bench: Bench, contestant: Contestant, workload
   const isUncharged = workload.processes > 1 || bench.server !== undefined;
   const disturbance = ({ foreignShares }: Measurement): number => Math.max(...foreignShares);
   for (let attempt = 0; attempt <= Number(values.repeats); attempt++) {
-    const one = await measure(bench, contestant, workload);
+    const one = await measure(bench, contestant, workload, 'time');
     const share = disturbance(one);
     process.stderr.write(
-      `bench:   ${contestant.name.padEnd(24)} frozen ${one.frozenSeconds.toFixed(2)} s, durable ${one.durableSeconds.toFixed(2)} s, ` +
-        `${(one.dumpPeakBytes / 1e6).toFixed(0)} MB; restore ${one.restoreSeconds.toFixed(2)} s, ${(one.restorePeakBytes / 1e6).toFixed(0)} MB` +
+      `bench:   ${contestant.name.padEnd(24)} frozen ${one.frozenSeconds.toFixed(2)} s, durable ${one.durableSeconds.toFixed(2)} s; ` +
+        `restore ${one.restoreSeconds.toFixed(2)} s` +
         `${share > MAX_FOREIGN_SHARE && !isUncharged ? `; disturbed: others took ${(share * 100).toFixed(0)}%` : ''}\n`,
     );
     if (best === undefined || share < disturbance(best)) best = one;

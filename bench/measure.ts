@@ -19,26 +19,35 @@ export interface Measurement {
   readonly storedBytes: number;
   /** CRIU's and that of the code that it runs in the application included, the command's own client not. */
   readonly dumpCpuSeconds: number;
-  readonly dumpPeakBytes: number;
-  readonly dumpPeakParts: readonly { readonly name: string; readonly bytes: number }[];
   /** From the start of the command until the application ran, by its own clock. */
   readonly restoreSeconds: number;
   /** From the start of CRIU until the application ran. */
   readonly criuRestoreSeconds: number | null;
   readonly restoreCpuSeconds: number;
-  readonly restorePeakBytes: number;
-  readonly restorePeakParts: readonly { readonly name: string; readonly bytes: number }[];
+  /** Only of a run whose memory was watched: its times are not those of one that is left alone. */
+  readonly dumpPeak?: Peak;
+  readonly restorePeak?: Peak;
   /** What other programs took of the machine meanwhile, as shares of all its CPUs. */
   readonly foreignShares: readonly [number, number];
   /** What fastfreeze itself says; nothing for the others. */
   readonly said?: { readonly frozenMs: number; readonly durableMs: number };
 }
 
+export interface Peak {
+  readonly bytes: number;
+  readonly parts: readonly { readonly name: string; readonly bytes: number }[];
+}
+
 const QUIET_TIMEOUT_MS = 60_000;
 /** What a restore leaves to do after the application has begun to run: CRIU ends, its parent notices. */
 const SETTLE_MS = 150;
 
-export async function measure(bench: Bench, contestant: Contestant, workload: Workload): Promise<Measurement> {
+export async function measure(
+  bench: Bench,
+  contestant: Contestant,
+  workload: Workload,
+  watched: 'time' | 'memory',
+): Promise<Measurement> {
   await clean(bench);
   const needBytes = workload.bytes + workload.processes * (12 << 20) + (256 << 20);
   const app = await startApp(bench, workload);
@@ -48,7 +57,7 @@ export async function measure(bench: Bench, contestant: Contestant, workload: Wo
     const warmth = keepWarm(needBytes * (contestant.name.includes('tmpfs, tar') ? 2 : 1));
     try {
       warmth.releaseWhen(() => isStopped(app.appPid));
-      dumped = await measureDump(bench, contestant, app);
+      dumped = await measureDump(bench, contestant, app, watched);
     } finally {
       warmth.release();
     }
@@ -59,12 +68,12 @@ export async function measure(bench: Bench, contestant: Contestant, workload: Wo
   contestant.prepareRestore(bench);
   rmSync(app.log.path);
   await quiet(QUIET_TIMEOUT_MS);
-  const restored = await measureRestore(bench, contestant, needBytes);
+  const restored = await measureRestore(bench, contestant, needBytes, watched);
   await clean(bench);
   return { ...dumped.facts, ...restored.facts, foreignShares: [dumped.foreignShare, restored.foreignShare] };
 }
 
-async function measureDump(bench: Bench, contestant: Contestant, app: App) {
+async function measureDump(bench: Bench, contestant: Contestant, app: App, watched: 'time' | 'memory') {
   const frozen = new Set(treeOf(app.appPid));
   const cpu = (): number =>
     [...frozen].reduce((sum, pid) => sum + ownCpuSeconds(pid), 0) +
@@ -72,7 +81,7 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
   const cpuBefore = cpu();
   const ledger = new Ledger(bench.server);
   const startedAt = Date.now() / 1000;
-  await contestant.dump(bench, app, (root) => bench.sampler.watch(root));
+  await contestant.dump(bench, app, (root) => bench.sampler.watch(root, watched === 'memory'));
   const endedAt = Date.now() / 1000;
   const sampled = await bench.sampler.stop();
   const inContainer = cpu() - cpuBefore;
@@ -88,21 +97,20 @@ async function measureDump(bench: Bench, contestant: Contestant, app: App) {
       storedBytes: await contestant.storedBytes(bench),
       // Our own client is a child of ours that has ended, and so are the programs of the other contestants.
       dumpCpuSeconds: inContainer + (said === undefined ? ledger.endedChildren() : 0),
-      dumpPeakBytes: sampled.peakBytes,
-      dumpPeakParts: sampled.parts,
+      ...(watched === 'memory' ? { dumpPeak: { bytes: sampled.peakBytes, parts: sampled.parts } } : {}),
       ...(said === undefined ? {} : { said: JSON.parse(said) as { frozenMs: number; durableMs: number } }),
     },
   };
 }
 
-async function measureRestore(bench: Bench, contestant: Contestant, needBytes: number) {
+async function measureRestore(bench: Bench, contestant: Contestant, needBytes: number, watched: 'time' | 'memory') {
   const unpacksFirst = contestant.name.includes('tar');
   const warmth = keepWarm(needBytes * (unpacksFirst ? 2 : 1));
   const log = new AppLog(join(bench.memoryDirectory, 'workload.log'));
   const ledger = new Ledger(bench.server);
   const startedAt = Date.now() / 1000;
   const child: Child = contestant.restore(bench);
-  bench.sampler.watch(child.pid);
+  bench.sampler.watch(child.pid, watched === 'memory');
   try {
     warmth.releaseWhen(() => unpacksFirst || hasCriu(child.pid));
     const gap = await log.waitFor('gone on', () => log.longestGap(startedAt), child, 120_000);
@@ -117,8 +125,7 @@ async function measureRestore(bench: Bench, contestant: Contestant, needBytes: n
         restoreSeconds: gap.end - startedAt,
         criuRestoreSeconds: sampled.criuStartedAt === undefined ? null : gap.end - sampled.criuStartedAt,
         restoreCpuSeconds: used,
-        restorePeakBytes: sampled.peakBytes,
-        restorePeakParts: sampled.parts,
+        ...(watched === 'memory' ? { restorePeak: { bytes: sampled.peakBytes, parts: sampled.parts } } : {}),
       },
     };
   } catch (error) {

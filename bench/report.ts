@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { OLD_WAY, PLAIN } from './contestants.js';
 import type { Machine } from './machine.js';
-import type { Measurement } from './measure.js';
+import type { Measurement, Peak } from './measure.js';
 import { UPLOAD_OLD_WAY } from './upload.js';
 
 /** All runs of one contestant with one workload. */
@@ -9,6 +9,8 @@ export interface Row {
   readonly workload: string;
   readonly contestant: string;
   readonly runs: readonly Measurement[];
+  /** One more, of which only the memory counts. */
+  readonly memoryRun: Measurement;
   /** Of uploads: bytes per second that the slower of line and server can do, when it has nothing else to do. */
   readonly limits?: { readonly up: number; readonly down: number };
 }
@@ -20,14 +22,8 @@ export interface Report {
 }
 
 type Numbers =
-  | 'frozenSeconds'
-  | 'durableSeconds'
-  | 'freezeToDurableSeconds'
-  | 'storedBytes'
-  | 'dumpCpuSeconds'
-  | 'dumpPeakBytes'
-  | RestoreNumbers;
-type RestoreNumbers = 'restoreSeconds' | 'criuRestoreSeconds' | 'restoreCpuSeconds' | 'restorePeakBytes';
+  'frozenSeconds' | 'durableSeconds' | 'freezeToDurableSeconds' | 'storedBytes' | 'dumpCpuSeconds' | RestoreNumbers;
+type RestoreNumbers = 'restoreSeconds' | 'criuRestoreSeconds' | 'restoreCpuSeconds';
 
 export function median(values: readonly number[]): number {
   const sorted = [...values].sort((a, b) => a - b);
@@ -108,12 +104,12 @@ function uploadCells(row: Row, rows: readonly Row[]): string[] {
     format(up / 1e6, 1),
     `${format((up / (row.limits?.up ?? NaN)) * 100, 0)}%`,
     number('dumpCpuSeconds', 2),
-    number('dumpPeakBytes', 0, 1e6),
+    megabytes(row.memoryRun.dumpPeak),
     number('restoreSeconds', 2),
     format(down / 1e6, 1),
     `${format((down / (row.limits?.down ?? NaN)) * 100, 0)}%`,
     number('restoreCpuSeconds', 2),
-    number('restorePeakBytes', 0, 1e6),
+    megabytes(row.memoryRun.restorePeak),
     ratio('freezeToDurableSeconds'),
     ratio('restoreSeconds'),
     String(row.runs.length),
@@ -132,16 +128,21 @@ function cells(row: Row, rows: readonly Row[]): string[] {
     number('durableSeconds', 2),
     number('storedBytes', 0, 2 ** 20),
     number('dumpCpuSeconds', 2),
-    number('dumpPeakBytes', 0, 1e6),
+    megabytes(row.memoryRun.dumpPeak),
     number('restoreSeconds', 2),
     number('criuRestoreSeconds', 2),
     number('restoreCpuSeconds', 2),
-    number('restorePeakBytes', 0, 1e6),
+    megabytes(row.memoryRun.restorePeak),
     ratio('frozenSeconds', PLAIN),
     ratio('durableSeconds', OLD_WAY),
     ratio('restoreSeconds', PLAIN),
     String(row.runs.length),
   ];
+}
+
+/** Of a run whose memory was watched. */
+export function megabytes(peak: Peak | undefined): string {
+  return format((peak?.bytes ?? NaN) / 1e6, 0);
 }
 
 function format(value: number, digits: number): string {

@@ -7,9 +7,12 @@ export interface SamplerStart {
   readonly root: number;
   /** PIDs, as their innermost namespace counts, of what is frozen: they and their children are not counted. */
   readonly appPid: number;
+  /** Otherwise only CRIU is looked for: to add up the memory of Node takes milliseconds, each time. */
+  readonly memory: boolean;
 }
 
 export interface SamplerResult {
+  /** 0 where memory was not to be looked at. */
   readonly peakBytes: number;
   readonly samples: number;
   /** The processes at the peak. */
@@ -52,7 +55,8 @@ function begin(options: SamplerStart): void {
     return false;
   };
   const sample = (): void => {
-    const parts = treeOf(options.root, isForeign).map((pid) => ({ pid, bytes: pssBytes(pid) }));
+    const pids = treeOf(options.root, isForeign);
+    const parts = pids.map((pid) => ({ pid, bytes: options.memory ? pssBytes(pid) : 0 }));
     const sum = parts.reduce((total, part) => total + part.bytes, 0);
     if (result === undefined) return;
     const criu = parts.find(({ pid }) => names.get(pid) === 'criu');
@@ -65,6 +69,7 @@ function begin(options: SamplerStart): void {
         ? {}
         : { peakBytes: sum, parts: parts.map(({ pid, bytes }) => ({ name: names.get(pid) ?? '?', bytes })) }),
     };
+    if (!options.memory && criuStartedAt !== undefined) clearInterval(timer);
   };
   sample();
   timer = setInterval(sample, INTERVAL_MS);
