@@ -34,6 +34,8 @@ export interface ShardSetOptions {
 /** The shards of one image under way: spreads chunks over them by load, one append at a time each. */
 export class ShardSet {
   private readonly lanes: Lane[] = [];
+  /** The lane whose part is being filled, and what that part still takes. */
+  private filling: { readonly number: number; readonly lane: Lane; leftBytes: number } | undefined;
   private readonly opened: OpenShard[] = [];
 
   private readonly maxShardBytes: number;
@@ -48,7 +50,7 @@ export class ShardSet {
   /** Store a framed chunk in the shard that has the least to do. Resolves to its place; the block is then free. */
   append(block: Block, length: number): Promise<ChunkPlace> {
     return new Promise((resolve, reject) => {
-      const lane = this.pickLane();
+      const lane = this.pickLane(length);
       lane.queue.push({ block, length, resolve, reject });
       lane.queuedBytes += length;
       if (!lane.busy) void this.drain(lane);
@@ -93,16 +95,34 @@ export class ShardSet {
     shard.endedMs = performance.now();
   }
 
-  private pickLane(): Lane {
+  private pickLane(length: number): Lane {
+    const { partBytes } = this.options.store;
+    if (partBytes !== undefined) return this.laneForPart(length, partBytes);
     // A small image needs no more shards than it can keep busy: a new one is begun only when all others have work.
     const idle = this.lanes.find((lane) => !lane.busy);
     if (idle !== undefined) return idle;
     if (this.lanes.length < this.options.numShards) {
-      const lane: Lane = { queue: [], queuedBytes: 0, busy: false, shard: undefined, finishing: undefined };
-      this.lanes.push(lane);
-      return lane;
+      return this.newLane();
     }
     return this.lanes.reduce((least, lane) => (lane.queuedBytes < least.queuedBytes ? lane : least));
+  }
+
+  /** Part by part in turn: of parts that all grow at once each would hold memory that those on their way need. */
+  private laneForPart(length: number, partBytes: number): Lane {
+    if (this.filling === undefined || this.filling.leftBytes <= 0) {
+      const number = ((this.filling?.number ?? -1) + 1) % this.options.numShards;
+      const lane = this.lanes[number] ?? this.newLane();
+      const position = lane.queue.reduce((sum, job) => sum + job.length, lane.shard?.sizeBytes ?? 0);
+      this.filling = { number, lane, leftBytes: partBytes - (position % partBytes) };
+    }
+    this.filling.leftBytes -= length;
+    return this.filling.lane;
+  }
+
+  private newLane(): Lane {
+    const lane: Lane = { queue: [], queuedBytes: 0, busy: false, shard: undefined, finishing: undefined };
+    this.lanes.push(lane);
+    return lane;
   }
 
   private async drain(lane: Lane): Promise<void> {

@@ -23,6 +23,7 @@ export function createFileStore(directory: string): Store {
     url: formatFileUrl(directory),
     writesArriveLate: false,
     joinsAtFinish: false,
+    partBytes: undefined,
     writeOnce: undefined,
 
     async prepare() {

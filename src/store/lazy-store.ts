@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { PART_BYTES } from './object/part-pool.js';
 import type { Store } from './store.js';
 
 /** A store whose code is loaded by its first use: a cloud's SDK costs tenths of a second and tens of megabytes. */
@@ -17,6 +18,7 @@ export function lazyStore(url: string, joinsAtFinish: boolean, load: () => Promi
     // What is loaded lazily is a cloud's.
     writesArriveLate: true,
     joinsAtFinish,
+    partBytes: PART_BYTES,
     writeOnce: undefined,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),

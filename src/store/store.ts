@@ -50,6 +50,11 @@ export interface Store {
    */
   readonly joinsAtFinish: boolean;
   /**
+   * What a writer keeps in memory before it sends it, in bytes; undefined where nothing is kept. Whoever writes several
+   * objects side by side fills such a part of one before he goes on with another: memory serves better what is on its way.
+   */
+  readonly partBytes: number | undefined;
+  /**
    * Undefined for all but a CI cache, where objects go singly whenever its owner wants: there `put`, `readVersion`, `replace`
    * and `remove` are `unsupported`, and `list` finds the newest object and, where its name ends in a number, some of those
    * before it, without times, and without sizes of those that were made by `createIfAbsent`.

@@ -43,6 +43,7 @@ export function withStoreFault(store: Store, fault: Fault): Store {
     url: store.url,
     writesArriveLate: store.writesArriveLate,
     joinsAtFinish: store.joinsAtFinish,
+    partBytes: store.partBytes,
     writeOnce: store.writeOnce,
     prepare: () => fault.guard('prepare', () => store.prepare()),
     createWriter: (name) =>

@@ -101,6 +101,7 @@ export function createCacheStore(jobName: string, settings: CacheSettings, optio
     url,
     writesArriveLate: true,
     joinsAtFinish: false,
+    partBytes: undefined,
     writeOnce: { objectBytes: OBJECT_BYTES, totalBytes: settings.totalBytes },
 
     async prepare() {

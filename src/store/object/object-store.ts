@@ -21,6 +21,7 @@ export function createObjectStore(client: ObjectClient): Store {
     writesArriveLate: true,
     // Where parts can come side by side, somebody has to join them.
     joinsAtFinish: client.maxParallelParts > 1,
+    partBytes: parts.partBytes,
     writeOnce: undefined,
 
     async prepare() {

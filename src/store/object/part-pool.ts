@@ -25,9 +25,10 @@ export interface PartPool {
   carry<T>(segments: readonly Buffer[], work: () => Promise<T>): Promise<T>;
 }
 
-const PART_BYTES = 8 << 20;
+/** Of the pool that all uploads of this process share. */
+export const PART_BYTES = 8 << 20;
 const SEGMENT_BYTES = 256 << 10;
-/** Four parts that are being filled have about half of it; the other half is on its way. */
+/** One part is being filled at a time, as a rule: between two and three are on their way. */
 const BUDGET_BYTES = 28 << 20;
 
 let shared: PartPool | undefined;
