@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
+import { COMPRESSED_SLACK_BYTES } from '../linux/codecs.js';
 import { CHUNK_HEADER_BYTES, MAX_CHUNK_BYTES, TAG_BYTES } from './layout.js';
 
 /** Room for one chunk and, right before it, its header: both go to the store, or come from it, in one piece. */
 export interface Block {
   /** Where the raw or compressed bytes of a chunk stand. */
   readonly data: Buffer;
+  /** The same and what lies behind: for a compressor. */
+  readonly room: Buffer;
   /** The same bytes as words, for looking at pages without a native call. */
   readonly words: Uint32Array;
   /** Header, data, and room for what authenticates them. */
@@ -90,13 +93,15 @@ export class BlockList {
 
 // The data starts on a cache line of its own, so the header has some unused room before it.
 const FRONT_BYTES = 64;
+const BACK_BYTES = Math.max(TAG_BYTES, COMPRESSED_SLACK_BYTES);
 
 /** A block that belongs to no list. */
 export function makeBlock(): Block {
-  const whole = Buffer.allocUnsafeSlow(FRONT_BYTES + MAX_CHUNK_BYTES + TAG_BYTES);
+  const whole = Buffer.allocUnsafeSlow(FRONT_BYTES + MAX_CHUNK_BYTES + BACK_BYTES);
   const data = whole.subarray(FRONT_BYTES, FRONT_BYTES + MAX_CHUNK_BYTES);
   return {
     data,
+    room: whole.subarray(FRONT_BYTES),
     words: new Uint32Array(whole.buffer, FRONT_BYTES, MAX_CHUNK_BYTES / 4),
     framed: whole.subarray(FRONT_BYTES - CHUNK_HEADER_BYTES),
   };

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { FastFreezeError } from '../base/errors.js';
 import { asFastFreezeError } from '../base/errors.js';
-import { type Compressor, type HashWords, type Hasher, loadHasher, loadLz4, loadZstd } from '../linux/codecs.js';
+import { type Compressor, type HashWords, type Hasher, loadHasher, loadZstd } from '../linux/codecs.js';
+import { loadLz4Block, loadLz4Frame } from '../linux/lz4.js';
 import type { Block, BlockPool } from './blocks.js';
 import { ChunkTable } from './chunk-table.js';
 import type { ImageIndex } from './index-format.js';
-import { CHUNK_HEADER_BYTES, type Cipher, type Codec, TAG_BYTES, writeChunkHeader } from './layout.js';
+import { CHUNK_HEADER_BYTES, type ChunkCodec, type Cipher, type Codec, TAG_BYTES, writeChunkHeader } from './layout.js';
 import type { ShardSet } from './shard-set.js';
 import { type Turn, Turns } from './turns.js';
 
@@ -35,7 +36,9 @@ export class ChunkSink {
   readonly hashSeed: bigint;
 
   private readonly hasher: Hasher = loadHasher();
-  private readonly compressor: Compressor | undefined;
+  private readonly compressors: Compressors | undefined;
+  /** The last chunk could not be compressed. */
+  private wasNoise = false;
   private ticketChunks = new Uint32Array(256);
   private tickets = 0;
   private inFlight = 0;
@@ -51,7 +54,7 @@ export class ChunkSink {
     private readonly onIdle: () => void,
   ) {
     this.hashSeed = options.hashSeed;
-    this.compressor = loadCompressor(options.codec);
+    this.compressors = loadCompressors(options.codec);
     const earlier = options.previous?.chunks;
     if (earlier !== undefined && earlier.length > 0 && earlier.cipher(0) !== options.cipher) {
       throw new Error('an image can only build on one that is encrypted as it is');
@@ -137,7 +140,7 @@ export class ChunkSink {
       else {
         freeBlock();
         try {
-          await this.append(chunk, this.options.codec, stored.block, stored.length, turns.append);
+          await this.append(chunk, stored.codec, stored.block, stored.length, turns.append);
         } finally {
           this.options.blocks.stored.give(stored.block);
         }
@@ -167,17 +170,19 @@ export class ChunkSink {
     block: Block,
     length: number,
     turn: Turn,
-  ): Promise<{ block: Block; length: number } | undefined> {
-    if (this.compressor === undefined) return undefined;
+  ): Promise<{ block: Block; length: number; codec: ChunkCodec } | undefined> {
+    if (this.compressors === undefined) return undefined;
     const capacity = Math.floor(length * (1 - MIN_GAIN));
     await turn.before;
     const taken = this.options.blocks.stored.taken();
     // Blocks are given to those who wait in turn.
     turn.pass();
     const output = await taken;
+    const { compressor, codec } = this.wasNoise ? this.compressors.afterNoise : this.compressors.usual;
     try {
-      const stored = await this.compressor.compress(block.data, length, output.data, capacity);
-      if (stored > 0) return { block: output, length: stored };
+      const stored = await compressor.compress(block.data, length, output.room, capacity);
+      this.wasNoise = stored === 0;
+      if (stored > 0) return { block: output, length: stored, codec };
     } catch (error) {
       this.fail(error);
     }
@@ -185,13 +190,14 @@ export class ChunkSink {
     return undefined;
   }
 
-  private async append(chunk: number, codec: Codec, block: Block, length: number, turn: Turn): Promise<void> {
+  private async append(chunk: number, codec: ChunkCodec, block: Block, length: number, turn: Turn): Promise<void> {
     if (this.failure !== undefined) return;
     const { cipher } = this.options;
     const storedBytes = cipher === 'none' ? length : length + TAG_BYTES;
     this.chunks.setStored(chunk, { codec, cipher, storedBytes });
     const isHashed = codec !== 'none' && cipher === 'none';
-    const payload = isHashed ? await this.hasher.hash(block.data, length, this.hashSeed) : undefined;
+    // Here and now, as above.
+    const payload = isHashed ? this.hasher.hashNow(block.data, length, this.hashSeed) : undefined;
     writeChunkHeader(block.framed, 0, this.chunks.facts(chunk), payload);
     const framedBytes = CHUNK_HEADER_BYTES + storedBytes;
     await turn.before;
@@ -202,7 +208,25 @@ export class ChunkSink {
   }
 }
 
-function loadCompressor(codec: Codec): Compressor | undefined {
+interface NamedCompressor {
+  readonly compressor: Compressor;
+  readonly codec: ChunkCodec;
+}
+
+interface Compressors {
+  readonly usual: NamedCompressor;
+  /** What fails to compress comes in long stretches (media, ciphers, floating point numbers): this gives them up sooner. */
+  readonly afterNoise: NamedCompressor;
+}
+
+function loadCompressors(codec: Codec): Compressors | undefined {
   if (codec === 'none') return undefined;
-  return codec === 'lz4' ? loadLz4() : loadZstd();
+  if (codec === 'zstd') {
+    const only = { compressor: loadZstd(), codec };
+    return { usual: only, afterNoise: only };
+  }
+  return {
+    usual: { compressor: loadLz4Frame(), codec: 'lz4-frame' },
+    afterNoise: { compressor: loadLz4Block(), codec: 'lz4' },
+  };
 }

@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { type Decompressor, type Hasher, loadHasher, loadLz4, loadZstd } from '../linux/codecs.js';
+import { type Decompressor, type Hasher, loadHasher, loadZstd } from '../linux/codecs.js';
+import { loadLz4Block, loadLz4Frame } from '../linux/lz4.js';
 import type { Store, StoreReader } from '../store/store.js';
 import { type Block, type BlockPool, makeBlock } from './blocks.js';
 import type { ImageIndex } from './index-format.js';
 import { type Aead, loadAead } from '../linux/aead.js';
 import { type ImageKeys, missingPassphrase } from './keys.js';
-import { CHUNK_HEADER_BYTES, type ChunkFacts, type Codec, TAG_BYTES, sameHash, writeChunkHeader } from './layout.js';
+import {
+  CHUNK_HEADER_BYTES,
+  type ChunkCodec,
+  type ChunkFacts,
+  TAG_BYTES,
+  sameHash,
+  writeChunkHeader,
+} from './layout.js';
 import { shardName } from './names.js';
 
 /** Brings chunks from the shards, decompressed and verified: what it puts into a block is right or it throws. */
@@ -160,6 +168,7 @@ function payloadBytes({ cipher, storedBytes }: ChunkFacts): number {
   return cipher === 'none' ? storedBytes : storedBytes - TAG_BYTES;
 }
 
-function decompressorOf(codec: Codec): Decompressor {
-  return codec === 'zstd' ? loadZstd() : loadLz4();
+function decompressorOf(codec: ChunkCodec): Decompressor {
+  if (codec === 'zstd') return loadZstd();
+  return codec === 'lz4' ? loadLz4Block() : loadLz4Frame();
 }

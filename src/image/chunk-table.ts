@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { HashWords } from '../linux/codecs.js';
-import { CIPHERS, CODECS, type ChunkFacts, type Cipher, type Codec } from './layout.js';
+import { CHUNK_CODECS, CIPHERS, type ChunkCodec, type ChunkFacts, type Cipher } from './layout.js';
 
 /** One record of the index's chunk section. */
 export const CHUNK_RECORD_BYTES = 40;
@@ -59,7 +59,7 @@ export class ChunkTable {
   ): void {
     const at = number * CHUNK_RECORD_BYTES;
     this.records.writeUInt32LE(storedBytes, at + 16);
-    this.records.writeUInt8(CODECS.indexOf(codec), at + 20);
+    this.records.writeUInt8(CHUNK_CODECS.indexOf(codec), at + 20);
     this.records.writeUInt8(CIPHERS.indexOf(cipher), at + 21);
   }
 
@@ -95,8 +95,8 @@ export class ChunkTable {
   }
 
   /** Undefined when the record names a codec that does not exist. */
-  codec(number: number): Codec | undefined {
-    return CODECS[this.records.readUInt8(number * CHUNK_RECORD_BYTES + 20)];
+  codec(number: number): ChunkCodec | undefined {
+    return CHUNK_CODECS[this.records.readUInt8(number * CHUNK_RECORD_BYTES + 20)];
   }
 
   /** Undefined when the record names a cipher that does not exist. */

@@ -8,7 +8,12 @@ export const CHUNK_HEADER_BYTES = 32;
 const CHUNK_MAGIC = 0x4b434646; // "FFCK"
 
 export type Codec = 'none' | 'lz4' | 'zstd';
+/** Of an image. */
 export const CODECS: readonly Codec[] = ['none', 'lz4', 'zstd'];
+
+/** Of a chunk. What an image calls lz4 has chunks of either format. */
+export type ChunkCodec = Codec | 'lz4-frame';
+export const CHUNK_CODECS: readonly ChunkCodec[] = [...CODECS, 'lz4-frame'];
 
 export type Cipher = 'none' | 'aes-256-gcm';
 export const CIPHERS: readonly Cipher[] = ['none', 'aes-256-gcm'];
@@ -18,7 +23,7 @@ const NO_HASH: HashWords = { a: 0, b: 0, c: 0, d: 0 };
 
 /** Everything a chunk's header says, which is everything its index entry says but the place. */
 export interface ChunkFacts {
-  readonly codec: Codec;
+  readonly codec: ChunkCodec;
   readonly cipher: Cipher;
   readonly rawBytes: number;
   /** With the tag, where it is encrypted. */
@@ -32,7 +37,7 @@ export interface ChunkFacts {
  */
 export function writeChunkHeader(into: Buffer, at: number, facts: ChunkFacts, payload?: HashWords): void {
   into.writeUInt32LE(CHUNK_MAGIC, at);
-  into.writeUInt8(CODECS.indexOf(facts.codec), at + 4);
+  into.writeUInt8(CHUNK_CODECS.indexOf(facts.codec), at + 4);
   into.writeUInt8(CIPHERS.indexOf(facts.cipher), at + 5);
   into.writeUInt16LE((payload?.a ?? 0) & 0xffff, at + 6);
   into.writeUInt32LE(facts.rawBytes, at + 8);

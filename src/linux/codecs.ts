@@ -7,9 +7,15 @@ import { homeDirectory } from '../base/home.js';
 
 /** A compressor that writes into memory of the caller's, on a thread of libuv's pool. */
 export interface Compressor {
-  /** Bytes written, or 0 when the result does not fit `capacity`: then the input is better stored as it is. */
+  /**
+   * Bytes written, or 0 when the result would have more than `capacity`: then the input is better stored as it is. All of
+   * `into` may be written to; it must be larger than the input by `COMPRESSED_SLACK_BYTES`.
+   */
   compress(from: Uint8Array, length: number, into: Uint8Array, capacity: number): Promise<number>;
 }
+
+/** By so much a megabyte of noise grows at most, in any format here. */
+export const COMPRESSED_SLACK_BYTES = 512;
 
 export interface Decompressor {
   /** Bytes written, or -1 when `from` is not a valid stream of at most `capacity` bytes. */
@@ -29,13 +35,10 @@ export interface HashWords {
   readonly d: number;
 }
 
-/** The reference LZ4 block format. Loaded on first use, as every codec here: most commands need none. */
-export function loadLz4(): Compressor & Decompressor {
-  lz4 ??= makeLz4();
-  return lz4;
-}
-
-/** Zstandard frames at its fastest regular level. Contexts are kept and reused: a new one costs more than a chunk. */
+/**
+ * Zstandard frames at its fastest regular level. Contexts are kept and reused: a new one costs more than a chunk. Loaded on
+ * first use, as every codec: most commands need none.
+ */
 export function loadZstd(): Compressor & Decompressor {
   zstd ??= makeZstd();
   return zstd;
@@ -69,31 +72,15 @@ export function loadLibrary(soname: string, candidates = libraryCandidates(sonam
   });
 }
 
-let lz4: (Compressor & Decompressor) | undefined;
 let zstd: (Compressor & Decompressor) | undefined;
 let hasher: Hasher | undefined;
 
 const ZSTD_LEVEL = 1;
 
-interface NativeFunction<Arguments extends unknown[], Result> {
+/** What koffi makes of a C function. */
+export interface NativeFunction<Arguments extends unknown[], Result> {
   (...args: Arguments): Result;
   async(...args: [...Arguments, (error: unknown, result: Result) => void]): void;
-}
-
-type BufferCall = NativeFunction<[Uint8Array, Uint8Array, number, number], number>;
-
-function makeLz4(): Compressor & Decompressor {
-  const library = loadLibrary('liblz4.so.1');
-  const compress = library.func(
-    'int LZ4_compress_default(const void *from, void *into, int length, int capacity)',
-  ) as BufferCall;
-  const decompress = library.func(
-    'int LZ4_decompress_safe(const void *from, void *into, int length, int capacity)',
-  ) as BufferCall;
-  return {
-    compress: (from, length, into, capacity) => call(compress, from, into, length, capacity),
-    decompress: (from, length, into, capacity) => call(decompress, from, into, length, capacity),
-  };
 }
 
 type Context = bigint;
@@ -161,7 +148,8 @@ function fastest<F>(find: (name: string) => F): F {
   }
 }
 
-function call<Arguments extends unknown[], Result>(
+/** On a thread of libuv's pool. */
+export function call<Arguments extends unknown[], Result>(
   fn: NativeFunction<Arguments, Result>,
   ...args: Arguments
 ): Promise<Result> {

@@ -2,13 +2,15 @@
 import { execFileSync } from 'node:child_process';
 import { describe, expect, test } from '@jest/globals';
 import koffi from 'koffi';
-import { type HashWords, loadHasher, loadLibrary, loadLz4, loadZstd } from '../../../src/linux/codecs.js';
+import { type HashWords, loadHasher, loadLibrary, loadZstd } from '../../../src/linux/codecs.js';
+import { loadLz4Block, loadLz4Frame } from '../../../src/linux/lz4.js';
 import { noise } from './support.js';
 
 const text = Buffer.from('all work and no play '.repeat(2000));
 
 describe.each([
-  ['lz4', loadLz4],
+  ['lz4 block', loadLz4Block],
+  ['lz4 frame', loadLz4Frame],
   ['zstd', loadZstd],
 ] as const)('%s', (_, load) => {
   const into = Buffer.alloc(1 << 17);

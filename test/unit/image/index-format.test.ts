@@ -158,7 +158,7 @@ describe('the index', () => {
       [4, 2 ** 20 + 1],
       [16, 0],
       [16, 2 ** 20 + 1],
-      [20, 3],
+      [20, 4],
       [20, 0x0100],
     ] as const) {
       const bytes = encodeIndex(sample());

@@ -2,7 +2,10 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { CODECS } from '../../../src/image/layout.js';
+import { openImage } from '../../../src/image/reader.js';
 import { makeStore, noise, readImage, writeImage } from './support.js';
+
+const ZEROES = Buffer.alloc(6144);
 
 describe('an image', () => {
   test.each(CODECS)('gives back what was written, with codec %s', async (codec) => {
@@ -20,6 +23,23 @@ describe('an image', () => {
     expect([...found.keys()]).toEqual([...files.keys()]);
     for (const [name, bytes] of files) expect(found.get(name)?.equals(bytes)).toBe(true);
     expect(sealed.rawBytes).toBe([...files.values()].reduce((sum, bytes) => sum + bytes.length, 0));
+  });
+
+  test('has LZ4 frames where memory shrinks, and looks twice after noise', async () => {
+    const text = (length: number, seed: number): Buffer =>
+      Buffer.concat(
+        Array.from({ length: Math.ceil(length / 8192) }, (_, i) => Buffer.concat([noise(2048, seed + i), ZEROES])),
+      );
+    const memory = Buffer.concat([text(6 << 20, 1), noise(12 << 20, 5000), text(6 << 20, 10_000)]);
+    const store = makeStore();
+    const { manifest } = await writeImage(store, new Map([['pages-1.img', memory]]), { codec: 'lz4' });
+    const image = await openImage({ store, manifest });
+    const { chunks } = image.index;
+    const used = new Set(Array.from({ length: chunks.length }, (_, chunk) => chunks.codec(chunk)));
+    expect([...used].sort()).toEqual(['lz4', 'lz4-frame', 'none']);
+    expect((await image.readAll('pages-1.img', 2 ** 30)).equals(memory)).toBe(true);
+    image.close();
+    expect(manifest.image?.codec).toBe('lz4');
   });
 
   test('gives back any files, however they arrive', async () => {
