@@ -69,6 +69,8 @@ export interface SupervisorConfig extends JobOptions {
   /** Files that are behind the launcher's own output: whoever called it has them, not the application. */
   readonly ownOutputs: readonly string[];
   readonly logDirectory: string;
+  /** How long to stay after whoever asked for the last checkpoint has ended. */
+  readonly lingerMs?: number;
   /** Generation to restore, or undefined to start from scratch. */
   readonly restoreGeneration?: number;
   readonly criu: CriuSetup;

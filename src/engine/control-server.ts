@@ -21,23 +21,30 @@ export interface ControlHandlers {
 }
 
 export interface ControlServer {
-  /** Take no more clients, and wait a moment for those that have been told of a checkpoint: they may want to end before we do. */
+  /**
+   * Take no more clients, and wait for those that have been told of a checkpoint: they may want to end before we do. Then, as
+   * long as it was asked for, for whoever has yet to be told of their end.
+   */
   close(): Promise<void>;
 }
 
-const CLIENTS_END_MS = 1_000;
+const CLIENTS_END_MS = 5_000;
 
 /** Listen on `control.sock` in the job's directory, which only its owner and root can enter. */
-export async function serveControl(directory: string, handlers: ControlHandlers): Promise<ControlServer> {
+export async function serveControl(directory: string, handlers: ControlHandlers, lingerMs = 0): Promise<ControlServer> {
   const token = randomBytes(24).toString('hex');
   writeFileSync(join(directory, 'token'), `${token}\n`, { mode: 0o600 });
   const told = new Map<Socket, Promise<void>>();
+  let lastEndMs = -Infinity;
   const server: Server = createServer((socket) =>
     serveClient(socket, token, handlers, () => {
       const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()));
       told.set(
         socket,
-        closed.then(() => void told.delete(socket)),
+        closed.then(() => {
+          told.delete(socket);
+          lastEndMs = performance.now();
+        }),
       );
     }),
   );
@@ -56,6 +63,8 @@ export async function serveControl(directory: string, handlers: ControlHandlers)
       const late = new Promise((resolve) => (timer = setTimeout(resolve, CLIENTS_END_MS)));
       await Promise.race([Promise.all(told.values()), late]);
       clearTimeout(timer);
+      const leftMs = lastEndMs + lingerMs - performance.now();
+      if (leftMs > 0) await new Promise((resolve) => setTimeout(resolve, leftMs));
     },
   };
 }

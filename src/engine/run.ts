@@ -40,6 +40,7 @@ import {
 } from './config.js';
 import { readStatus, requestCheckpoint } from './control-client.js';
 import { lineSplitter } from './control-protocol.js';
+import { readLinger } from './linger.js';
 import type { JobEvent, Outcome } from './metrics/event.js';
 import { type Metrics, createMetrics } from './metrics/metrics.js';
 import { ownIdsForRestore, ownIdsForStart } from './identity.js';
@@ -364,6 +365,7 @@ async function runSupervised(
     environment,
     ...(plan.cpu === undefined ? {} : { cpu: plan.cpu }),
     ...openFilesLimit(),
+    ...readLinger(process.env),
     ignoredSignals: ignoredSignals(),
     startedAtMs,
     recordsMetrics: (process.env['FF_METRICS_RECORDER'] ?? '') !== '',

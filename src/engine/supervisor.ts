@@ -30,7 +30,7 @@ import {
   type SupervisorConfig,
   type SupervisorMessage,
 } from './config.js';
-import { type ControlServer, serveControl } from './control-server.js';
+import { type ControlHandlers, type ControlServer, serveControl } from './control-server.js';
 import { recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
 import { type JobEvent, type Outcome, checkpointEvent } from './metrics/event.js';
@@ -153,11 +153,12 @@ class Job {
     const { config, log } = this;
     if (config.container) privateTerminals();
     if (config.container) this.mountTemporary();
-    this.control = await serveControl(config.jobDirectory, {
+    const handlers: ControlHandlers = {
       checkpoint: (request, progress, signal) => this.checkpoint(request, progress, signal),
       idle: () => this.idle(),
       status: () => this.status(),
-    });
+    };
+    this.control = await serveControl(config.jobDirectory, handlers, config.lingerMs);
     if (config.lease?.lease !== undefined && config.lease.ageMs > config.lease.ttlMs / 3) await this.lease.confirm();
     await this.start();
     this.phase = 'running';

@@ -87,7 +87,7 @@ class Writer implements ImageWriter, FileWriterContext {
   private sealed = false;
 
   constructor(private readonly options: ImageWriterOptions) {
-    this.blocks = options.blocks ?? createBlockPool();
+    this.blocks = options.blocks ?? createBlockPool(options.store.partBytes === undefined ? {} : FOR_PARTS);
     const { keys, prefix } = options;
     this.shards = new ShardSet({ ...options, ...(keys === undefined ? {} : { seal: sealer(keys, prefix) }) });
     this.sink = new ChunkSink(
@@ -250,6 +250,9 @@ class Writer implements ImageWriter, FileWriterContext {
     };
   }
 }
+
+/** A store that sends parts is what is waited for, and its parts take memory as well. */
+const FOR_PARTS = { fileBlocks: 6, storedBlocks: 4 };
 
 /** Each chunk's own header is authenticated with it. */
 function sealer(keys: ImageKeys, prefix: string): (framed: Buffer, shard: number, offset: number) => Promise<Buffer> {

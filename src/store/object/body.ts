@@ -115,7 +115,7 @@ function dropped(bytes: number): void {
   collectYoung();
 }
 
-const COLLECT_BYTES = 8 << 20;
+const COLLECT_BYTES = 4 << 20;
 
 function broken(reason: string): FastFreezeError {
   return new FastFreezeError({ code: 'store', op: 'read an answer', reason, passing: true });

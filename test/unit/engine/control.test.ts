@@ -11,6 +11,7 @@ import type { CheckpointResult, JobStatus, Progress } from '../../../src/engine/
 import { readStatus, requestCheckpoint, waitIdle } from '../../../src/engine/control-client.js';
 import { lineSplitter } from '../../../src/engine/control-protocol.js';
 import { type ControlHandlers, type ControlServer, serveControl } from '../../../src/engine/control-server.js';
+import { readLinger } from '../../../src/engine/linger.js';
 import { ASSUMED_PACE } from '../../../src/engine/pace.js';
 import { type JobDirectory, claimJob, readToken, releaseJob } from '../../../src/engine/state.js';
 import { until } from '../../support/until.js';
@@ -249,6 +250,18 @@ describe('a client', () => {
     releaseJob(late);
   });
 
+  test('that was told of a checkpoint has ended for as long as was wished before the job ends', async () => {
+    const lingerMs = 300;
+    const last = claimJob('last');
+    const control = await serveControl(last.path, handlers, lingerMs);
+    const askedMs = performance.now();
+    await requestCheckpoint('last', { leaveRunning: false, source: 'test' }, () => undefined);
+    await within('the end', control.close());
+    // Timers may come a moment early.
+    expect(performance.now() - askedMs).toBeGreaterThan(lingerMs - 5);
+    releaseJob(last);
+  });
+
   test('tells a job that ends before it answers', async () => {
     // A server that hangs up, as one that is killed does.
     writeFileSync(join(job.path, 'token'), 'x'.repeat(70_000));
@@ -272,5 +285,16 @@ describe('lines', () => {
         expect(seen).toEqual(clean.filter((line) => line !== ''));
       }),
     );
+  });
+});
+
+describe('FF_LINGER_MS', () => {
+  test('is a number of milliseconds, or refused', () => {
+    expect(readLinger({})).toEqual({});
+    expect(readLinger({ FF_LINGER_MS: '1000' })).toEqual({ lingerMs: 1000 });
+    for (const text of ['-1', '1s', '60001', '0x10'])
+      expect(() => readLinger({ FF_LINGER_MS: text })).toThrow(
+        expect.objectContaining({ code: 'usage', subject: `FF_LINGER_MS=${text}` }),
+      );
   });
 });
