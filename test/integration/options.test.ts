@@ -185,6 +185,23 @@ describe('variables', () => {
     });
   }, 60_000);
 
+  test('FF_LINGER_MS keeps the job for a while after whoever asked for its last checkpoint has ended', async () => {
+    await withBed('root', async (bed) => {
+      const command = [PYTHON, fixture('memory.py'), bed.path('stop'), '16'];
+      const wrong = bed.run(await bed.place(), url(bed), command, { env: { FF_LINGER_MS: '1s' } });
+      expect(await wrong.ends()).toMatchObject({ code: 2 });
+      expect(wrong.stderr).toMatch(/FF_LINGER_MS=1s: it is not a number of milliseconds\nTry: /);
+      const lingerMs = 3_000;
+      const job = bed.run(await bed.place(), url(bed), command, { env: { FF_LINGER_MS: String(lingerMs) } });
+      await job.ready('scratch');
+      await job.progresses(2);
+      const askedMs = performance.now();
+      await job.freeze();
+      expect(await job.ends()).toMatchObject({ code: 137 });
+      expect(performance.now() - askedMs).toBeGreaterThan(lingerMs);
+    });
+  }, 60_000);
+
   test('FF_NODE is the Node.js that runs it, and its supervisor', async () => {
     await withBed('user', async (bed) => {
       const node = bed.write(
