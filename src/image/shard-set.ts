@@ -47,7 +47,7 @@ export class ShardSet {
     this.maxShardBytes = options.maxShardBytes ?? MAX_SHARD_BYTES;
   }
 
-  /** Store a framed chunk in the shard that has the least to do. Resolves to its place; the block is then free. */
+  /** Store a framed chunk, in the shard that has the least to do or whose part is being filled. Resolves to its place; the block is then free. */
   append(block: Block, length: number): Promise<ChunkPlace> {
     return new Promise((resolve, reject) => {
       const lane = this.pickLane(length);

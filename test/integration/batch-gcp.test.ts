@@ -96,6 +96,8 @@ if (FULL) {
 
       const second = await run(2);
       await second.ready('restored');
+      // Its first line is to be one of the first run's, not already its last.
+      await second.progresses(2);
       bed.write('stop-0', '');
       expect(await second.ends()).toMatchObject({ code: 0 });
       await until('the task to succeed', () => batch.tasks[0]?.state === 'SUCCEEDED');
