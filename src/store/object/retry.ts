@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../../base/errors.js';
+import { numberVariable } from '../../base/number-variable.js';
 import type { CallOptions, ObjectClient } from './object-client.js';
 
 export interface RetryOptions {
@@ -23,17 +24,8 @@ const DEFAULT_DEADLINE_MS = 120_000;
 
 /** `FF_STORE_RETRY_S`: for how many seconds. Throws `usage`. */
 export function readRetrySettings(env: NodeJS.ProcessEnv): RetryOptions {
-  const text = env['FF_STORE_RETRY_S'] ?? '';
-  if (text === '') return {};
-  const seconds = Number(text);
-  if (/^\d+$/.test(text) && seconds <= MAX_RETRY_S) return { deadlineMs: seconds * 1000 };
-  throw new FastFreezeError({
-    code: 'usage',
-    op: 'use',
-    subject: `FF_STORE_RETRY_S=${text}`,
-    reason: 'it is not a number of seconds',
-    hint: `give 0 to ${MAX_RETRY_S}`,
-  });
+  const seconds = numberVariable(env, 'FF_STORE_RETRY_S', 'seconds', MAX_RETRY_S);
+  return seconds === undefined ? {} : { deadlineMs: seconds * 1000 };
 }
 
 const MAX_RETRY_S = 86_400;
