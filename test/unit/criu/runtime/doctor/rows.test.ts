@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from '@jest/globals';
+import fc from 'fast-check';
 import { whatIsWrong } from '../../../../../src/criu/runtime/doctor/canary.js';
 import { describeCpu } from '../../../../../src/criu/runtime/doctor/cpu.js';
 import { parseCpuFlags } from '../../../../../src/linux/cpu-features.js';
 import { parseKernelConfig } from '../../../../../src/criu/runtime/doctor/kernel.js';
+import { wasShifted } from '../../../../../src/criu/runtime/doctor/namespaces.js';
 import { parseMemAvailable } from '../../../../../src/criu/runtime/doctor/memory.js';
 
 describe('the canary', () => {
@@ -51,5 +53,28 @@ describe('what the kernel tells', () => {
       /with sha_ni;.* it can fault on CPUID: .* answered/,
     );
     expect(describeCpu(new Set(['cpuid'])).detail).toMatch(/cannot fault on CPUID: .* see all of it/);
+  });
+});
+
+describe('clocks', () => {
+  const uptime = (hundredths: number): string => {
+    const text = String(hundredths).padStart(3, '0');
+    return `${text.slice(0, -2)}.${text.slice(-2)} 1.00\n`;
+  };
+  /** Up to three years of uptime, and up to ten seconds until the container reads it. */
+  const moments = [fc.nat(10_000_000_000), fc.nat(1000)] as const;
+
+  it('are seen to be shifted at any uptime, also when both are read in the same 10 ms', () => {
+    // The sum in floating point is more than what was read.
+    expect(8192.04 + 100_000).toBeGreaterThan(108_192.04);
+    fc.assert(
+      fc.property(...moments, (before, later) => wasShifted(uptime(before), uptime(before + later + 10_000_000))),
+      { examples: [[819_204, 0]] },
+    );
+  });
+
+  it('are not taken to be shifted by time that passes, or by nothing', () => {
+    fc.assert(fc.property(...moments, (before, later) => !wasShifted(uptime(before), uptime(before + later))));
+    expect(wasShifted(uptime(1234), '')).toBe(false);
   });
 });
