@@ -119,6 +119,9 @@ class Job {
   private readonly earlySignals: number[] = [];
   private readonly startedAt = new Date();
   private readonly lease: LeaseGuard;
+  private becomeReady: () => void = () => undefined;
+  /** Resolves when the application runs. */
+  private readonly ready = new Promise<void>((resolve) => (this.becomeReady = resolve));
   /** Those of the run, or of the last checkpoint that brought a passphrase of its own. */
   private keys: KeyMaterial | undefined;
   /** What `run` was told, a checkpoint, or the run that made the image. */
@@ -163,6 +166,7 @@ class Job {
     await this.start();
     this.phase = 'running';
     this.options.send({ type: 'ready' });
+    this.becomeReady();
     this.hook();
     // The application may run for days before we are needed again.
     unmapIdleCode();
@@ -559,12 +563,8 @@ class Job {
   }
 
   private async idle(): Promise<void> {
-    while (this.phase !== 'running' || this.current !== undefined) {
-      await Promise.race([
-        this.current?.catch(() => undefined) ?? Promise.resolve(),
-        new Promise((resolve) => setTimeout(resolve, 50)),
-      ]);
-    }
+    await this.ready;
+    while (this.current !== undefined) await this.current.catch(() => undefined);
   }
 
   private async appEnded(): Promise<ExitStatus> {

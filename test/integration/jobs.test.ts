@@ -344,7 +344,7 @@ for (const identity of ['root', 'user'] as const) {
       });
     }, 60_000);
 
-    it('wait returns when the application is ready, waits for a checkpoint under way, and ends with 170 when that takes too long', async () => {
+    it('wait returns when the application is ready, waits for a checkpoint or a restore under way, and ends with 170 when that takes too long', async () => {
       await withBed(identity, async (bed) => {
         const fake = await GcsFake.start();
         try {
@@ -375,8 +375,28 @@ for (const identity of ['root', 'user'] as const) {
             jobs: [{ state: 'running', lastCheckpoint: { generation: 1 } }],
           });
           await checkpoint;
+          await job.commits();
+          expect(await job.ends()).toMatchObject({ code: 137 });
+
+          // Some seconds of restore; who waits for its end must not be in its way.
+          const elsewhere = await bed.place();
+          const second = bed.run(elsewhere, options, [], { env });
+          const state = async (): Promise<string | undefined> => {
+            const { stdout } = await elsewhere.fastfreeze(['status', '--json']);
+            return (JSON.parse(stdout) as { jobs: { state: string }[] }).jobs[0]?.state;
+          };
+          await until(
+            'the restore',
+            async () => (await state()) === 'restoring',
+            20_000,
+            () => second.stderr,
+          );
+          const early = await elsewhere.fastfreeze(['wait', '-t', '0.25', 'one']);
+          expect([early.code, await state()]).toEqual([170, 'restoring']);
+          expect(await elsewhere.fastfreeze(['wait', 'one'])).toMatchObject({ code: 0, stderr: '' });
+          expect(await state()).toBe('running');
           writeFileSync(bed.path('stop'), '');
-          expect(await job.ends()).toMatchObject({ code: 0 });
+          expect(await second.ends()).toMatchObject({ code: 0 });
         } finally {
           await fake.stop();
         }
