@@ -2,7 +2,7 @@
 import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { parseOptions } from '../cli/arguments.js';
-import { RUN_OPTIONS, toRunOptions } from '../cli/run.js';
+import { RUN_OPTIONS, toRunOptions } from '../cli/run-options.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
 import type { JobEvent } from '../engine/metrics/event.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';

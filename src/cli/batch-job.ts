@@ -15,7 +15,7 @@ import {
   theSystem,
   warnOfTag,
 } from './definition-options.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 
 const OPTIONS = {
   ...DEFINITION_OPTIONS,

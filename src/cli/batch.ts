@@ -28,9 +28,10 @@ import {
 } from './arguments.js';
 import { explainJson, explainText } from './batch-text.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { resubmitOption } from './resubmit.js';
-import { RUN_OPTIONS, type RunPlan, isAuto, runAndTell, signalNames, toRunOptions } from './run.js';
+import { RUN_OPTIONS, isAuto, signalNames, toRunOptions } from './run-options.js';
+import { type RunPlan, runAndTell } from './run.js';
 
 export const BATCH_OPTIONS = {
   adapter: { type: 'string' },

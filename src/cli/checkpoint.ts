@@ -10,7 +10,7 @@ import { createProgressLine } from '../engine/progress-line.js';
 import { foreignCommands, refuseForeignCommand } from '../store/foreign-commands.js';
 import { countOption, cpuBudgetOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { jobNameFrom } from './job-name.js';
 import { passphraseOption } from './passphrase.js';
 import { preserveOption } from './preserve.js';

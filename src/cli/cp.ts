@@ -6,7 +6,7 @@ import { keysWith } from '../engine/passphrase.js';
 import { openStore } from '../store/store.js';
 import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { generationArgument, printJson } from './image-arguments.js';
 import { passphraseOption } from './passphrase.js';
 import { sizeText } from './text.js';

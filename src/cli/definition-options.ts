@@ -12,7 +12,7 @@ import {
   wrongValue,
 } from './arguments.js';
 import { BATCH_OPTIONS, requeueOption } from './batch.js';
-import { RUN_OPTIONS } from './run.js';
+import { RUN_OPTIONS } from './run-options.js';
 
 /** Options that both definitions have. */
 export const DEFINITION_OPTIONS = {

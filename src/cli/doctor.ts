@@ -7,7 +7,7 @@ import { isPrivileged } from '../criu/runtime/privilege.js';
 import { lookOver } from '../engine/look-over.js';
 import { stateDirectory } from '../engine/state.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 
 const HELP = `Usage: fastfreeze doctor [--json] [PID]
 

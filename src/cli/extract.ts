@@ -6,7 +6,7 @@ import { extract } from '../engine/extract.js';
 import { lastName } from '../store/job-url.js';
 import { countOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { passphraseOption } from './passphrase.js';
 import { sayWaiting } from './waiting.js';
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { inspect } from '../engine/inspect.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { imageArguments, printJson } from './image-arguments.js';
 import { inspectText } from './inspect-text.js';
 

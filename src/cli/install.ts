@@ -8,7 +8,7 @@ import type { InstallOptions } from '../criu/runtime/install-runtime.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
 import { reportTools } from '../criu/runtime/tool.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 
 const HELP = `Usage: fastfreeze install [OPTIONS]
 

@@ -2,7 +2,7 @@
 import { type Catalog, type CatalogJob, readCatalog } from '../image/catalog.js';
 import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { printJson, urlArgument } from './image-arguments.js';
 import { ageText, holderText, plain, sizeText, table } from './text.js';
 import { sayWaiting } from './waiting.js';

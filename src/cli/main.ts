@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { takePassphrase } from './passphrase.js';
 
 /** Loaders, not imports: `fastfreeze status` should not pay for what only `run` needs. */

@@ -5,7 +5,7 @@ import { type PruneResult, pruneGenerations } from '../image/prune.js';
 import { openStore } from '../store/store.js';
 import { countOption, durationOption, flagOption, parseOptions, textOption } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { printJson, urlArgument } from './image-arguments.js';
 import { plain, sizeText } from './text.js';
 import { sayWaiting } from './waiting.js';

@@ -4,7 +4,7 @@ import { readStatus } from '../engine/control-client.js';
 import { runningJobs } from '../engine/state.js';
 import { flagOption, parseOptions } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { jobNameFrom } from './job-name.js';
 
 const OPTIONS = {

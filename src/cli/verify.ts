@@ -3,7 +3,7 @@ import { chooseGenerations } from '../image/generations.js';
 import { type Verified, verifyGeneration } from '../image/verify.js';
 import { keysWith } from '../engine/passphrase.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { imageArguments, printJson } from './image-arguments.js';
 import { plain, sizeText } from './text.js';
 

@@ -3,7 +3,7 @@ import { createLogger } from '../base/log.js';
 import { readStatus, waitIdle } from '../engine/control-client.js';
 import { durationOption, parseOptions, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
-import { EXIT } from './exit-codes.js';
+import { EXIT } from '../engine/exit-codes.js';
 import { jobNameFrom } from './job-name.js';
 
 const OPTIONS = {

@@ -3,6 +3,7 @@ import { FastFreezeError, asFastFreezeError, toErrorRecord } from '../base/error
 import type { Logger } from '../base/log.js';
 import type { CheckpointResult, JobStatus } from '../engine/config.js';
 import { readStatus } from '../engine/control-client.js';
+import { EXIT } from '../engine/exit-codes.js';
 import {
   type CheckpointChild,
   type CheckpointEnd,
@@ -101,7 +102,7 @@ export class Controller {
     this.#checkpoint = child;
     try {
       const end: CheckpointEnd = await child.ended.catch((error: unknown) => ({
-        exitCode: 170,
+        exitCode: EXIT.failed,
         failure: { message: cannotStart(error).message },
       }));
       const { result } = end;
@@ -170,7 +171,7 @@ async function statusOf(name: string): Promise<JobStatus | null> {
 }
 
 function neverStarted(error: unknown): RunEnd {
-  return { exitCode: 170, reason: null, error: toErrorRecord(cannotStart(error)) };
+  return { exitCode: EXIT.failed, reason: null, error: toErrorRecord(cannotStart(error)) };
 }
 
 function cannotStart(error: unknown): FastFreezeError {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { asFastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
-import { ignoredSignals } from '../engine/run.js';
+import { EXIT } from '../engine/exit-codes.js';
+import { ignoredSignals } from '../engine/run/signals.js';
 import { signalNumber } from '../linux/process.js';
 import type { Environment } from './child.js';
 import { Controller } from './controller.js';
@@ -23,7 +24,6 @@ export interface DaemonOptions {
   readonly log: Logger;
 }
 
-const EXIT_FAILED = 170;
 /** These end the daemon, after the job if there is one. */
 const ENDING = ['SIGHUP', 'SIGINT', 'SIGTERM'] as const satisfies readonly NodeJS.Signals[];
 /** These are for the job. */
@@ -64,7 +64,7 @@ export async function runDaemon(options: DaemonOptions): Promise<number> {
     http.server.on('error', (error) => log.warn(`cannot take a connection: ${error.message}`));
     if (options.first !== undefined) {
       begin(controller, options.first, log, () => {
-        if (options.exitWithRun) finish(EXIT_FAILED);
+        if (options.exitWithRun) finish(EXIT.failed);
       });
     }
     return await over;

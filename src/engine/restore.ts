@@ -30,7 +30,7 @@ import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
 import { type AppRecord, type PreservedFiles, parseAppRecord } from './app-record.js';
 import { unpackReplacements } from './carry.js';
-import { keepLog } from './checkpoint.js';
+import { keepLog } from './criu-log.js';
 import type { Progress, SupervisorConfig } from './config.js';
 import { revive } from './passphrase.js';
 import { isPreserved, stagePreserved } from './preserve.js';

@@ -6,12 +6,11 @@ import { closeStrangersOnExec } from '../linux/fds.js';
 import { letGoOfDeadTerminals } from '../linux/terminal.js';
 import type { LauncherMessage, SupervisorMessage } from './config.js';
 import { lineSplitter } from './control-protocol.js';
+import { EXIT } from './exit-codes.js';
 import { startSupervisor } from './supervisor.js';
 import type { Supervisor } from './supervisor.js';
 
 const CHANNEL_FD = 3;
-/** Exit of a supervisor that failed in a way it has no other word for. */
-const EXIT_FAILED = 170;
 
 const channel = new Socket({ fd: CHANNEL_FD, readable: true, writable: true });
 let supervisor: Supervisor | undefined;
@@ -22,7 +21,7 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR2', 'SIGP
   process.on(signal, () => undefined);
 }
 process.on('uncaughtException', (error) =>
-  leave(EXIT_FAILED, { type: 'failed', exitCode: EXIT_FAILED, error: toErrorRecord(error) }),
+  leave(EXIT.failed, { type: 'failed', exitCode: EXIT.failed, error: toErrorRecord(error) }),
 );
 
 process.once('exit', letGoOfDeadTerminals);
@@ -32,7 +31,7 @@ channel.setEncoding('utf8');
 channel.on('error', () => undefined);
 // Without the launcher nobody would learn how the job ends: it ends now, and its last image stays.
 channel.on('close', () => {
-  if (supervisor === undefined) process.exit(EXIT_FAILED);
+  if (supervisor === undefined) process.exit(EXIT.failed);
   supervisor.launcherGone();
 });
 channel.on('data', lineSplitter(receive) as (piece: string | Buffer) => void);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Every command as a user types it, as far as it goes without a job. */
 import { beforeAll, describe, expect, jest, test } from '@jest/globals';
-import { readFileSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { askScript, makeDirectory, moduleUrl } from '../linux/support.js';
 
@@ -235,8 +235,11 @@ describe('help', () => {
   });
 
   test.each(COMMANDS)('of %s mentions every option that is parsed, and no other', (name) => {
-    const source = readFileSync(new URL(`../../../src/cli/${name}.js`, import.meta.url), 'utf8');
-    const parsed = [...source.matchAll(/'?([a-z][a-z0-9-]*)'?: \{ type: '(?:string|boolean)'(?:, short: '(.)')?/g)];
+    const files = [name, `${name}-options`].map((file) => new URL(`../../../src/cli/${file}.js`, import.meta.url));
+    const source = files.filter((file) => existsSync(file)).map((file) => readFileSync(file, 'utf8'));
+    const parsed = [
+      ...source.join('').matchAll(/'?([a-z][a-z0-9-]*)'?: \{ type: '(?:string|boolean)'(?:, short: '(.)')?/g),
+    ];
     expect(parsed.length).toBeGreaterThan(0);
     const { stdout } = of(`${name} --help`);
     const missing = parsed
