@@ -2,6 +2,7 @@
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import { FastFreezeError, fromErrorRecord, hasErrno } from '../base/errors.js';
+import { after } from '../base/timers.js';
 import { withSocketPath } from '../linux/unix-socket.js';
 import type { CheckpointRequest, CheckpointResult, JobStatus, Progress } from './config.js';
 import { type ControlReply, type ControlRequest, lineSplitter } from './control-protocol.js';
@@ -98,10 +99,10 @@ async function callOnce(
   return await new Promise<ControlReply>((resolve, reject) => {
     const socket = withSocketPath(join(job.path, 'control.sock'), (path) => connect({ path, allowHalfOpen: true }));
     let isHeld = false;
-    const timer =
+    const stop =
       timeoutMs === undefined
         ? undefined
-        : setTimeout(() => {
+        : after(timeoutMs, () => {
             socket.destroy();
             reject(
               new FastFreezeError({
@@ -112,18 +113,18 @@ async function callOnce(
                 hint: 'a checkpoint or restore is still in progress; wait longer with --timeout',
               }),
             );
-          }, timeoutMs);
+          });
     socket.setEncoding('utf8');
     socket.once('connect', () => socket.write(`${JSON.stringify(request)}\n`));
     socket.on('error', (error) => {
-      clearTimeout(timer);
+      stop?.();
       reject(error);
     });
     socket.once('end', () => {
       if (!isHeld) socket.destroy();
     });
     socket.once('close', () => {
-      clearTimeout(timer);
+      stop?.();
       reject(
         new FastFreezeError({
           code: 'app',
@@ -141,7 +142,7 @@ async function callOnce(
           progress(reply.progress);
           return;
         }
-        clearTimeout(timer);
+        stop?.();
         isHeld = untilExit;
         // The kernel closes it when this process has its exit code.
         if (isHeld) socket.unref();

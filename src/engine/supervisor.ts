@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
+import { every } from '../base/timers.js';
 import type { App } from '../container/app.js';
 import { type Children, createChildren } from '../container/children.js';
 import { privateTerminals } from '../container/mounts.js';
@@ -144,10 +145,9 @@ class Job {
     unmapIdleCode();
     for (const signal of this.earlySignals) this.signal(signal);
     const { checkpointEveryMs } = config;
-    const timer =
-      checkpointEveryMs === undefined ? undefined : setInterval(() => checkpoints.onTimer(), checkpointEveryMs);
+    const stop = checkpointEveryMs === undefined ? undefined : every(checkpointEveryMs, () => checkpoints.onTimer());
     const status = await this.appEnded();
-    clearInterval(timer);
+    stop?.();
     await this.control.close();
     await this.end(status);
     log.trace('supervisor leaves');
