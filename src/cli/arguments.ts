@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+import { resolve } from 'node:path';
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import { FastFreezeError } from '../base/errors.js';
 import type { LogFormat, Verbosity } from '../base/log.js';
@@ -37,6 +38,13 @@ export function parseOptions(args: readonly string[], options: Options, stopAtFi
 export function textOption(parsed: ParsedArguments, name: string): string | undefined {
   const value = parsed.values[name];
   return typeof value === 'string' ? value : undefined;
+}
+
+/** A path, made absolute. An empty one, of a variable that is not set, would be this directory: refused. */
+export function pathOption(parsed: ParsedArguments, name: string): string | undefined {
+  const text = textOption(parsed, name);
+  if (text === '') throw wrongValue(name, text, 'expected a path');
+  return text === undefined ? undefined : resolve(text);
 }
 
 export function flagOption(parsed: ParsedArguments, name: string): boolean {
@@ -102,6 +110,16 @@ export function wrongValue(name: string, value: string, reason: string): FastFre
     reason,
     hint: 'see --help',
   });
+}
+
+/**
+ * Of the words of a command that takes an application's, its own: `subcommands` at most that come first, and options. An
+ * application's `--help` is not ours.
+ */
+export function ownWords(args: readonly string[], options: Options, subcommands = 0): readonly string[] {
+  const option = args.slice(0, subcommands).findIndex((word) => word.startsWith('-'));
+  const from = option === -1 ? Math.min(subcommands, args.length) : option;
+  return args.slice(0, from + endOfOptions(args.slice(from), options));
 }
 
 function endOfOptions(args: readonly string[], options: Options): number {

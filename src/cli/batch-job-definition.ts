@@ -2,7 +2,7 @@
 import { FastFreezeError } from '../base/errors.js';
 import { NO_FARGATE } from '../batch/aws-batch.js';
 import { AWS_LEAST_LIMIT_MS, AWS_MOST_ATTEMPTS, awsDefinition } from '../batch/aws-definition.js';
-import { type ParsedArguments, countOption, parseOptions, textOption, wrongValue } from './arguments.js';
+import { type ParsedArguments, countOption, ownWords, parseOptions, textOption, wrongValue } from './arguments.js';
 import type { Command } from './command.js';
 import {
   DEFINITION_OPTIONS,
@@ -74,6 +74,7 @@ Exit status:
     0  printed
     2  the command line is wrong
 `,
+  ownWords: (args) => Promise.resolve(ownWords(args, OPTIONS, 1)),
   run(args) {
     const parsed = parseOptions(theSystem(args, 'job-definition', 'aws'), OPTIONS, true);
     refuseFargate(parsed);

@@ -3,7 +3,7 @@ import { posix } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { GCP_MOST_RETRIES, GCP_MOST_TASKS, type GcpJobRequest, gcpJob } from '../batch/gcp-job.js';
 import { jobUrl } from '../store/job-url.js';
-import { type ParsedArguments, parseOptions, textOption, wrongValue } from './arguments.js';
+import { type ParsedArguments, ownWords, parseOptions, textOption, wrongValue } from './arguments.js';
 import type { Command } from './command.js';
 import {
   DEFINITION_OPTIONS,
@@ -80,6 +80,7 @@ Exit status:
     0  printed
     2  the command line is wrong
 `,
+  ownWords: (args) => Promise.resolve(ownWords(args, OPTIONS, 1)),
   run(args) {
     const parsed = parseOptions(theSystem(args, 'job', 'gcp'), OPTIONS, true);
     const run = whereToRun(parsed);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { resolve } from 'node:path';
 import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { attend } from '../batch/attend.js';
@@ -20,6 +19,8 @@ import {
   type ParsedArguments,
   countOption,
   durationOption,
+  ownWords,
+  pathOption,
   flagOption,
   parseDuration,
   parseOptions,
@@ -102,6 +103,11 @@ Exit status:
   171  the image could not be fetched or restored; nothing runs
     2  the command line is wrong
 `,
+  async ownWords([verb, ...rest]) {
+    const words =
+      (await (await printerOf(verb))?.ownWords?.(rest)) ?? ownWords(rest, { ...RUN_OPTIONS, ...BATCH_OPTIONS });
+    return verb === undefined ? [] : [verb, ...words];
+  },
   async helpOf([verb]) {
     return (await printerOf(verb))?.help;
   },
@@ -146,9 +152,9 @@ async function explain(args: readonly string[]): Promise<number> {
   const { system, requeueExitCode } = known;
   const asked = await system.inspect?.(requeueExitCode, new AbortController().signal);
   const found = asked === undefined ? known : withInspection(known, asked);
-  const directory = textOption(parsed, 'spool');
+  const directory = pathOption(parsed, 'spool');
   const uploadsAfterwards = system.uploadsAfterwards?.() === true;
-  const spool = directory === undefined ? undefined : { directory: resolve(directory), uploadsAfterwards };
+  const spool = directory === undefined ? undefined : { directory, uploadsAfterwards };
   process.stdout.write(flagOption(parsed, 'json') ? explainJson(found, spool) : explainText(found, spool));
   return found.findings.some(({ level }) => level === 'fail') ? EXIT.failed : EXIT.ok;
 }

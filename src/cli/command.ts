@@ -7,6 +7,8 @@ export interface Command {
   readonly summary: string;
   /** The whole text of `fastfreeze NAME --help`, exit status included. */
   readonly help: string;
+  /** Those of `args` that are not an application's; by default, what comes before `--`. */
+  ownWords?(args: readonly string[]): Promise<readonly string[]>;
   /** The text for one of its verbs, where that has its own; undefined for all others. */
   helpOf?(args: readonly string[]): Promise<string | undefined>;
   /**

@@ -4,9 +4,10 @@ import { FastFreezeError } from '../base/errors.js';
 import { createLogger } from '../base/log.js';
 import { extract } from '../engine/extract.js';
 import { lastName } from '../store/job-url.js';
-import { countOption, flagOption, parseOptions, textOption, verbosityOption } from './arguments.js';
+import { flagOption, parseOptions, pathOption, textOption, verbosityOption } from './arguments.js';
 import type { Command } from './command.js';
 import { EXIT } from '../engine/exit-codes.js';
+import { generationOption } from './image-arguments.js';
 import { passphraseOption } from './passphrase.js';
 import { sayWaiting } from './waiting.js';
 
@@ -58,7 +59,8 @@ Exit status:
     }
     const passphrase = passphraseOption(parsed);
     const log = createLogger({ command: 'extract', verbosity: verbosityOption(parsed) });
-    const outputDirectory = resolve(textOption(parsed, 'output-dir') ?? lastName(url));
+    const generation = generationOption(parsed);
+    const outputDirectory = pathOption(parsed, 'output-dir') ?? resolve(lastName(url));
     const result = await extract(
       {
         imageUrl: url,
@@ -66,9 +68,7 @@ Exit status:
         ...(passphrase === undefined ? {} : { passphrase }),
         extracted: (name, sizeBytes) => log.debug(`${name}: ${sizeBytes} bytes`),
         allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
-        ...(textOption(parsed, 'generation') === undefined
-          ? {}
-          : { generation: countOption(parsed, 'generation', 1, 1) }),
+        ...(generation === undefined ? {} : { generation }),
       },
       sayWaiting,
     );

@@ -46,6 +46,17 @@ export function generationArgument(parsed: ParsedArguments): number | 'newest' |
   const all = flagOption(parsed, 'all');
   if (text === undefined) return all ? 'all' : 'newest';
   if (all) throw wrongValue('generation', text, 'give either it or --all');
+  return generationNumber(text);
+}
+
+/** `--generation N`, where without it the newest is meant. */
+export function generationOption(parsed: ParsedArguments): number | undefined {
+  const text = textOption(parsed, 'generation');
+  return text === undefined ? undefined : generationNumber(text);
+}
+
+/** As many digits as the names of manifests may have. */
+function generationNumber(text: string): number {
   const value = Number(text);
   if (!/^\d{1,15}$/.test(text) || value < 1) throw wrongValue('generation', text, 'expected a whole number from 1');
   return value;

@@ -85,6 +85,7 @@ function parseFlags(args: readonly string[]): Flags {
     throw usage('--sha256 belongs to --from', 'fastfreeze install --help');
   if (from !== undefined && mirror !== undefined)
     throw usage('--from and --mirror exclude each other', 'use one of them');
+  if (dir === '') throw usage('--dir is empty', 'give the directory');
   return {
     dir: dir === undefined ? undefined : resolve(dir),
     mirror,

@@ -29,14 +29,15 @@ export async function main(argv: readonly string[]): Promise<number> {
   const [name, ...args] = argv;
   if (name === undefined || name === 'help' || name === '--help' || name === '-h') {
     const topic = name === 'help' ? args[0] : undefined;
-    process.stdout.write(topic !== undefined && topic in COMMANDS ? await commandHelp(topic) : await overview());
+    const load = topic === undefined ? undefined : loaderOf(topic);
+    process.stdout.write(load === undefined ? await overview() : (await load()).help);
     return name === undefined ? EXIT.usage : EXIT.ok;
   }
   if (name === '--version' || name === '-V') {
     process.stdout.write(`fastfreeze ${packageVersion()}\n`);
     return EXIT.ok;
   }
-  const load = COMMANDS[name];
+  const load = loaderOf(name);
   if (load === undefined) {
     printError(
       `unknown command '${name}'`,
@@ -46,7 +47,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
   try {
     const command = await load();
-    const ownArgs = args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+    const ownArgs = (await command.ownWords?.(args)) ?? beforeDashes(args);
     if (ownArgs.includes('--help') || (ownArgs.length === 1 && ownArgs[0] === '-h')) {
       process.stdout.write((await command.helpOf?.(ownArgs)) ?? command.help);
       return EXIT.ok;
@@ -60,14 +61,18 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+/** Not what every object has: `constructor` is no command. */
+function loaderOf(name: string): (() => Promise<Command>) | undefined {
+  return Object.hasOwn(COMMANDS, name) ? COMMANDS[name] : undefined;
+}
+
+function beforeDashes(args: readonly string[]): readonly string[] {
+  return args.includes('--') ? args.slice(0, args.indexOf('--')) : args;
+}
+
 function printError(message: string, hint: string | undefined): void {
   process.stderr.write(`Error: ${message}\n`);
   if (hint !== undefined) process.stderr.write(`Try: ${hint}\n`);
-}
-
-async function commandHelp(name: string): Promise<string> {
-  const load = COMMANDS[name];
-  return load === undefined ? overview() : (await load()).help;
 }
 
 async function overview(): Promise<string> {

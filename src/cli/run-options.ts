@@ -14,10 +14,12 @@ import {
   durationOption,
   flagOption,
   logFormatOption,
+  pathOption,
   textOption,
   verbosityOption,
   wrongValue,
 } from './arguments.js';
+import { generationOption } from './image-arguments.js';
 import { passphraseOption } from './passphrase.js';
 import { exceptOption, preserveOption } from './preserve.js';
 
@@ -70,8 +72,6 @@ export function toRunOptions(parsed: ParsedArguments, image: ImageUrl): RunOptio
   const { url, given } = image;
   const optional = <K extends string, V>(key: K, value: V | undefined): Partial<Record<K, V>> =>
     value === undefined ? {} : ({ [key]: value } as Record<K, V>);
-  const generation =
-    textOption(parsed, 'generation') === undefined ? undefined : countOption(parsed, 'generation', 1, 1);
   return {
     jobName: jobName(parsed, url),
     imageUrl: url,
@@ -79,7 +79,7 @@ export function toRunOptions(parsed: ParsedArguments, image: ImageUrl): RunOptio
     command,
     noRestore: flagOption(parsed, 'no-restore'),
     returnFinished: false,
-    ...optional('generation', generation),
+    ...optional('generation', generationOption(parsed)),
     allowBadImageVersion: flagOption(parsed, 'allow-bad-image-version'),
     leaveStopped: flagOption(parsed, 'leave-stopped'),
     listenPorts: listenPortsOption(parsed),
@@ -91,21 +91,21 @@ export function toRunOptions(parsed: ParsedArguments, image: ImageUrl): RunOptio
     cpuBudget: cpuBudgetOption(parsed) ?? 'medium',
     container: !flagOption(parsed, 'no-container'),
     ...optional('onAppReady', textOption(parsed, 'on-app-ready')),
-    ...optional('spoolDirectory', absolute(textOption(parsed, 'spool'))),
+    ...optional('spoolDirectory', pathOption(parsed, 'spool')),
     preserve: preserveOption(parsed),
     preserveExcept: exceptOption(parsed),
     preserveSetuid: flagOption(parsed, 'preserve-setuid'),
-    ...optional('outputPath', absolute(textOption(parsed, 'output'))),
+    ...optional('outputPath', pathOption(parsed, 'output')),
     ...optional('passphrase', passphraseOption(parsed)),
     requireTimeVirtualization: flagOption(parsed, 'require-time-virtualization'),
     scrubEnvironment: scrubOption(parsed),
     ...optional('cpuWish', cpuWish(parsed)),
-    ...optional('errorPath', absolute(textOption(parsed, 'error'))),
+    ...optional('errorPath', pathOption(parsed, 'error')),
     leaseTtlMs: leaseTtl(parsed),
     ...optional('leaseWaitMs', durationOption(parsed, 'lease-wait', 0)),
     strictLease: flagOption(parsed, 'strict-lease'),
     forceLease: flagOption(parsed, 'force-lease'),
-    ...optional('metricsPath', absolute(textOption(parsed, 'metrics-file'))),
+    ...optional('metricsPath', pathOption(parsed, 'metrics-file')),
     cliArgs: ['fastfreeze', ...process.argv.slice(2)],
     verbosity: verbosityOption(parsed),
     logFormat: logFormatOption(parsed),
@@ -237,10 +237,6 @@ const DEFAULT_LEASE_TTL_MS = 30_000;
 /** A renewal is due every third of it, and a service may take a second for one. */
 const MIN_LEASE_TTL_MS = 3_000;
 const MAX_LEASE_TTL_MS = 3_600_000;
-
-function absolute(path: string | undefined): string | undefined {
-  return path === undefined ? undefined : resolve(path);
-}
 
 function wrongCommand(): FastFreezeError {
   return new FastFreezeError({

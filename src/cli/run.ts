@@ -8,7 +8,7 @@ import type { Pilot } from '../engine/pilot.js';
 import { type RunHooks, type RunOptions, type RunOutcome, run } from '../engine/run.js';
 import { letGoOfDeadTerminals } from '../linux/terminal.js';
 import { createPilot } from '../notice/pilot.js';
-import { type ParsedArguments, durationOption, parseOptions, textOption, wrongValue } from './arguments.js';
+import { type ParsedArguments, durationOption, ownWords, parseOptions, textOption, wrongValue } from './arguments.js';
 import type { Command } from './command.js';
 import { notifyOption } from './notify.js';
 import { RUN_OPTIONS, imageUrl, isAuto, toRunOptions } from './run-options.js';
@@ -121,6 +121,7 @@ Exit status:
   171  the image could not be fetched or restored; nothing runs
     2  the command line is wrong
 `,
+  ownWords: (args) => Promise.resolve(ownWords(args, RUN_OPTIONS)),
   async run(args) {
     const startedAtMs = Date.now();
     const parsed = parseOptions(args, RUN_OPTIONS, true);

@@ -352,7 +352,8 @@ for (const identity of ['root', 'user'] as const) {
           const place = await bed.place();
           // Some seconds of checkpoint.
           const env = { ...fake.env, FF_STORE_RATE_LIMIT: '1M' };
-          const options = ['--image-url', 'gs://jobs/slow', '--container', 'one'];
+          // An interval that Node.js alone would take for a millisecond.
+          const options = ['--image-url', 'gs://jobs/slow', '--container', 'one', '--checkpoint-every', '30d'];
           const job = bed.run(place, options, [PYTHON, fixture('memory.py'), bed.path('stop'), '2'], { env });
           await job.ready();
           expect(await place.fastfreeze(['wait', '-t', '20', '-n', 'one'])).toMatchObject({ code: 0 });
@@ -393,7 +394,7 @@ for (const identity of ['root', 'user'] as const) {
           );
           const early = await elsewhere.fastfreeze(['wait', '-t', '0.25', 'one']);
           expect([early.code, await state()]).toEqual([170, 'restoring']);
-          expect(await elsewhere.fastfreeze(['wait', 'one'])).toMatchObject({ code: 0, stderr: '' });
+          expect(await elsewhere.fastfreeze(['wait', '-t', '30d', 'one'])).toMatchObject({ code: 0, stderr: '' });
           expect(await state()).toBe('running');
           writeFileSync(bed.path('stop'), '');
           expect(await second.ends()).toMatchObject({ code: 0 });
@@ -492,17 +493,42 @@ test('usage errors end with 2 and say what is wrong', async () => {
       ['run', '--no-such-flag'],
       ['run', '--num-shards', 'many', '--', 'true'],
       ['run', '--no-container', '--carry-mapped', '--', 'true'],
+      ['run', '--spool', '', '--', 'true'],
+      ['run', '--generation', '0', '--', 'true'],
       ['checkpoint', '--cpu-budget', 'huge'],
+      ['extract', '--output-dir', '', '--image-url', 'file:/nowhere'],
       ['bogus'],
+      ['constructor'],
     ]) {
       const answer = await place.fastfreeze(args);
       expect([args.join(' '), answer.code]).toEqual([args.join(' '), 2]);
       expect(answer.stderr).toMatch(/^Error: .+/m);
     }
+    // Also where nothing is read at the start.
+    const env = { FF_GS_STORAGE_CLASS: 'nearline' };
+    const wrong = await place.fastfreeze(['run', '-i', 'gs://bucket/job', '--no-restore', '--', 'echo', 'ran'], {
+      env,
+    });
+    expect(wrong).toMatchObject({ code: 2, stdout: '', stderr: expect.stringContaining('FF_GS_STORAGE_CLASS') });
     // A store that we do not have may count as a wrong command line or as an image that cannot be had; nothing runs in either case.
     const answer = await place.fastfreeze(['run', '--image-url', 'http://x/y', '--', 'echo', 'ran']);
     expect([2, 170, 171]).toContain(answer.code);
     expect(answer).toMatchObject({ stdout: '', stderr: expect.stringMatching(/^Error: .*http/m) });
+  });
+}, 60_000);
+
+test('of the words of an application none is ours, and generations may have any number', async () => {
+  await withBed('root', async (bed) => {
+    const place = await bed.place();
+    for (const words of [['run'], ['batch', 'run', '--adapter', 'none']]) {
+      const here = url(bed, words.join('-'));
+      const answer = await place.fastfreeze([...words, ...here, 'sh', '-c', 'echo "$1"', 'x', '--help']);
+      expect(answer).toMatchObject({ code: 0, stdout: '--help\n' });
+      const help = await place.fastfreeze([...words, ...here, '--help']);
+      expect(help).toMatchObject({ code: 0, stdout: expect.stringMatching(/^Usage: fastfreeze/) });
+    }
+    const missing = await place.fastfreeze(['run', ...url(bed, 'none'), '--generation', '70000', '--', 'echo', 'ran']);
+    expect(missing).toMatchObject({ code: 171, stdout: '', stderr: expect.stringContaining('70000') });
   });
 }, 60_000);
 
