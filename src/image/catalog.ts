@@ -42,10 +42,17 @@ export interface Catalog {
 export async function readCatalog(url: string, options: OpenOptions = {}): Promise<Catalog> {
   const found = await findJobs(url, options);
   const jobs = new Array<CatalogJob | undefined>(found.urls.length);
+  const failures: { readonly url: string; readonly error: FastFreezeError }[] = [];
   let next = 0;
   const work = async (): Promise<void> => {
     for (let at = next++; at < found.urls.length; at = next++) {
-      jobs[at] = await readJob(openStore(found.urls[at] ?? '', options));
+      const url = found.urls[at] ?? '';
+      try {
+        jobs[at] = await readJob(openStore(url, options));
+      } catch (error) {
+        if (!(error instanceof FastFreezeError)) throw error;
+        failures.push({ url, error });
+      }
     }
   };
   try {
@@ -53,11 +60,19 @@ export async function readCatalog(url: string, options: OpenOptions = {}): Promi
   } finally {
     next = found.urls.length;
   }
-  return { jobs: jobs.filter((job) => job !== undefined), unread: found.unread };
+  const [first] = failures;
+  // One job that cannot be read hides no other; when none can, it is not the jobs.
+  if (first !== undefined && failures.length === found.urls.length) throw first.error;
+  const unread = failures.map(({ url, error }) => ({ url, reason: error.reason }));
+  return { jobs: jobs.filter((job) => job !== undefined), unread: [...found.unread, ...unread.sort(byUrl)] };
 }
 
 /** Each is a few requests one after the other, and a cloud answers each after a while. */
 const JOBS_AT_A_TIME = 8;
+
+function byUrl(one: { readonly url: string }, other: { readonly url: string }): number {
+  return one.url < other.url ? -1 : 1;
+}
 
 export async function findJobs(url: string, options: OpenOptions = {}): ReturnType<typeof listJobs> {
   return await listJobs(url, (name) => parseManifestName(name) !== undefined, options);

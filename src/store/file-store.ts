@@ -78,7 +78,9 @@ export function createFileStore(directory: string): Store {
         await makeDirectory(directory);
         const unlock = await lockFile(join(directory, `.${name}.lock`));
         try {
-          if ((await readVersionIfThere(path))?.version !== version) return undefined;
+          const found = (await readVersionIfThere(path))?.version;
+          // What stands there instead may be ours, of an earlier try that failed after it had taken effect.
+          if (found !== version) return found === versionOf(bytes) ? found : undefined;
           // With the lock in our hands, what lies about under this name is of a writer that was killed.
           await removeTemporaries(directory, (meant) => meant === name, 0);
           await throughTemporary(directory, name, bytes, (temporary) => rename(temporary, path));

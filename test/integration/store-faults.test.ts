@@ -10,6 +10,7 @@ import { openImage } from '../../src/image/reader.js';
 import { verifyGeneration } from '../../src/image/verify.js';
 import { createImageWriter } from '../../src/image/writer.js';
 import { createGsClient } from '../../src/store/gs/gs-client.js';
+import { readGsSettings } from '../../src/store/gs/gs-settings.js';
 import { parseBucketUrl } from '../../src/store/object/bucket-url.js';
 import type { ObjectClient } from '../../src/store/object/object-client.js';
 import { createObjectStore } from '../../src/store/object/object-store.js';
@@ -76,7 +77,7 @@ const KINDS: readonly Kind[] = [
   {
     scheme: 'gs',
     makeUrl: () => `gs://faults/job ä-${++places}`,
-    client: (url) => createGsClient(parseBucketUrl(url), process.env),
+    client: (url) => createGsClient(parseBucketUrl(url), readGsSettings(process.env)),
   },
   ...(hasMoto
     ? [

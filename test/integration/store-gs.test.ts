@@ -3,6 +3,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { randomBytes } from 'node:crypto';
 import { createGsClient } from '../../src/store/gs/gs-client.js';
+import { readGsSettings } from '../../src/store/gs/gs-settings.js';
 import type { ObjectClient } from '../../src/store/object/object-client.js';
 import { openStore } from '../../src/store/store.js';
 import { GcsFake, type Fault, type SeenRequest } from '../support/gcs-fake.js';
@@ -224,7 +225,7 @@ describe('settings', () => {
 
   test('reach every object, by either kind of upload', async () => {
     const env = { FF_GS_STORAGE_CLASS: 'NEARLINE', FF_GS_KMS_KEY: keyName, FF_GS_METADATA: 'team=a,job=b c' };
-    const client = createGsClient({ bucket: 'conformance', prefix: `set-${places++}/` }, env);
+    const client = createGsClient({ bucket: 'conformance', prefix: `set-${places++}/` }, readGsSettings(env));
     const call = { signal: new AbortController().signal };
     await client.put('a', Buffer.from('a'), { ...call, ifAbsent: false });
     const upload = await client.beginUpload('b', call);
@@ -243,12 +244,12 @@ describe('settings', () => {
   test('name who pays, in every request; without, the error says what to set', async () => {
     const call = { signal: new AbortController().signal };
     const place = { bucket: 'theirs', prefix: 'job/' };
-    const poor = createGsClient(place, {});
+    const poor = createGsClient(place, readGsSettings({}));
     const error = await expectCode('store', poor.put('a', Buffer.from('a'), { ...call, ifAbsent: false }), 'pay');
     expect(error.hint).toContain('FF_GS_USER_PROJECT');
     await expectCode('store', poor.head('a', call), 'pay');
     fake.requests.length = 0;
-    const rich = createGsClient(place, { FF_GS_USER_PROJECT: 'payer-1' });
+    const rich = createGsClient(place, readGsSettings({ FF_GS_USER_PROJECT: 'payer-1' }));
     await rich.put('a', Buffer.from('a'), { ...call, ifAbsent: true });
     await rich.get('a', 0, Buffer.alloc(1), call);
     await rich.head('a', call);
@@ -263,7 +264,7 @@ describe('settings', () => {
 });
 
 test('a bucket that is not there is named, with a remedy', async () => {
-  const client = createGsClient({ bucket: 'nowhere', prefix: 'job/' }, {});
+  const client = createGsClient({ bucket: 'nowhere', prefix: 'job/' }, readGsSettings({}));
   const call = { signal: new AbortController().signal };
   const actions = [
     () => client.put('a', Buffer.from('a'), { ...call, ifAbsent: false }),
@@ -295,7 +296,7 @@ test('a service that nobody runs is a passing failure', async () => {
 });
 
 function aClient(): ObjectClient {
-  return createGsClient({ bucket: 'conformance', prefix: `client-${places++}/` }, {});
+  return createGsClient({ bucket: 'conformance', prefix: `client-${places++}/` }, readGsSettings({}));
 }
 
 /** The nth PUT of the upload meets the fault. Proves that what arrived is what was sent. */

@@ -5,7 +5,7 @@ import { fillFromStream, rangeBody, readSmall } from '../object/body.js';
 import { formatBucketUrl, type BucketPath } from '../object/bucket-url.js';
 import type { CallOptions, ListedObject, ObjectClient, PutOptions } from '../object/object-client.js';
 import { gsError, isMissingObject, statusOf } from './gs-error.js';
-import { readGsSettings } from './gs-settings.js';
+import type { GsSettings } from './gs-settings.js';
 import { type Transport, createTransport } from './gs-transport.js';
 import { createPartSender } from './gs-upload.js';
 import { Storage } from './sdk.js';
@@ -19,8 +19,7 @@ const SLOWEST_BYTES_PER_MS = 64;
 const CONTENT_TYPE = 'application/octet-stream';
 
 /** Google Cloud Storage by its JSON API. Credentials and endpoint come from the SDK's own chain. */
-export function createGsClient(place: BucketPath, env: NodeJS.ProcessEnv): ObjectClient {
-  const settings = readGsSettings(env);
+export function createGsClient(place: BucketPath, settings: GsSettings): ObjectClient {
   const { storage, transport } = sharedStorage();
   const { send } = transport;
   const sender = createPartSender(send);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import type { ChildProcess } from 'node:child_process';
+import { readGsSettings } from '../gs/gs-settings.js';
 import { readS3Settings } from '../s3/s3-settings.js';
 import type { BucketPlace } from './find-jobs.js';
 import type { ObjectClient } from './object-client.js';
@@ -24,8 +25,9 @@ export function clientLoader({ scheme, place }: BucketPlace, { onWait }: OpenOpt
       return withRetries(withRateLimit(createS3Client(place, settings), rate), retries);
     };
   }
+  const settings = readGsSettings(process.env);
   return async () => {
     const { createGsClient } = await import('../gs/gs-client.js');
-    return withRetries(withRateLimit(createGsClient(place, process.env), rate), retries);
+    return withRetries(withRateLimit(createGsClient(place, settings), rate), retries);
   };
 }

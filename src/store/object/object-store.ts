@@ -177,7 +177,8 @@ async function replaceAtomically(client: ObjectClient, change: Replacement): Pro
 
 async function replaceWithLuck(client: ObjectClient, change: Replacement): Promise<string | undefined> {
   const { name, bytes, version, signal } = change;
-  if ((await client.getVersion(name, { signal }))?.version !== version) return undefined;
+  // What stands there instead may be ours, of an earlier try whose answer got lost.
+  if ((await client.getVersion(name, { signal }))?.version !== version) return await versionIfOurs(client, change);
   await client.put(name, bytes, { signal, ifAbsent: false });
   await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   return await versionIfOurs(client, change);

@@ -128,6 +128,15 @@ export function describeStore(kind: string, makePlace: () => StorePlace, ability
       expect(await store.readVersion('lease')).toBeUndefined();
     });
 
+    testIfMutable('takes a replacement whose answer got lost for its own when it is tried again', async () => {
+      const first = await store.replace('lease', Buffer.from('one'), undefined);
+      const second = await place.open().replace('lease', Buffer.from('two'), first);
+      expect(second).toBeDefined();
+      expect(await store.replace('lease', Buffer.from('two'), first)).toBe(second);
+      expect(await content('lease')).toBe('two');
+      expect(await store.replace('lease', Buffer.from('another'), first)).toBeUndefined();
+    });
+
     testIfMutable('of twins that replace one version exactly one succeeds, and its bytes stand', async () => {
       let version = await store.replace('lease', Buffer.from('start'), undefined);
       for (let round = 0; round < (isAtomic() ? 5 : 2); round++) {
