@@ -74,12 +74,20 @@ export async function releaseLease(store: Store, holderId: string): Promise<void
   await store.replace(LEASE_NAME, serializeLease(record), found.version);
 }
 
-/** As `releaseLease`, at the end of a run: never throws, and does not wait long for a store that does not answer. */
-export async function releaseQuietly(store: Store, holderId: string): Promise<void> {
+/**
+ * As `releaseLease`, at the end of a run, after a renewal that is under way: never throws, and does not wait long for a store
+ * that does not answer.
+ */
+export async function releaseQuietly(
+  store: Store,
+  holderId: string,
+  renewing: Promise<void> = Promise.resolve(),
+): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   const timeout = new Promise<void>((resolve) => (timer = setTimeout(resolve, RELEASE_TIMEOUT_MS)));
   // Not released, it keeps the next run waiting for one time to live: no more is lost.
-  await Promise.race([releaseLease(store, holderId).catch(() => undefined), timeout]);
+  const released = renewing.then(() => releaseLease(store, holderId));
+  await Promise.race([released.catch(() => undefined), timeout]);
   clearTimeout(timer);
 }
 

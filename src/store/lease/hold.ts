@@ -75,7 +75,7 @@ class Held implements HeldLease {
     if (this.state === 'lost') return;
     const { holder } = this.lease.record;
     if (holder === null) return;
-    await releaseQuietly(this.store, holder.id);
+    await releaseQuietly(this.store, holder.id, this.renewing);
   }
 
   stop(): void {

@@ -97,6 +97,14 @@ test('released, it is free and stays so', async () => {
   expect((await current())?.holder).toBeNull();
 });
 
+test('released in the middle of a renewal, it is free all the same', async () => {
+  const renewal = held.confirm();
+  const release = held.release();
+  await Promise.all([renewal, release]);
+  expect((await current())?.holder).toBeNull();
+  expect(changes).toEqual([]);
+});
+
 test('one that is old when it comes into our hands lapses accordingly early', async () => {
   held.stop();
   await held.release();
