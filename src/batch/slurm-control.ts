@@ -5,6 +5,8 @@ import { STANDARD_TIMES, readTime } from '../notice/sources/slurm.js';
 
 /** What `scontrol show job -o` says of a job, as far as it matters for running it again. */
 export interface SlurmJob {
+  /** What `scontrol` must be given to mean this job, or task of an array, alone. */
+  readonly name: string;
   /** `RUNNING`, `COMPLETING`, `PENDING`, ...; while a job is being ended it is `COMPLETING`, whatever ends it. */
   readonly state: string;
   /** `TimeLimit` for a job that has reached its limit; `None` for one that was cancelled. */
@@ -50,8 +52,12 @@ export function slurmName(env: Readonly<Record<string, string | undefined>>, job
   return array === '' || task === '' ? jobId : `${array}_${task}`;
 }
 
-/** `name` is of `slurmName`. */
-export function slurmControl(jobId: string, name: string): SlurmControl {
+/**
+ * `given`, of `slurmName`, is what the job is called until Slurm has been asked about it. A job that was submitted in a task of
+ * an array has that task's variables, and an epilog has none.
+ */
+export function slurmControl(jobId: string, given: string): SlurmControl {
+  let name = given;
   const ask = async (op: string, words: readonly string[], signal: AbortSignal): Promise<string> => {
     const options = { timeoutMs: TIMEOUT_MS, signal, env: { ...process.env, ...STANDARD_TIMES } };
     const answer = await runCommand(['scontrol', ...words], options).catch((error: unknown) => {
@@ -63,7 +69,11 @@ export function slurmControl(jobId: string, name: string): SlurmControl {
     throw refusal(op, name, code === null ? 'scontrol gave no answer in time' : said.slice(0, 200));
   };
   return {
-    job: async (signal) => readSlurmJob(await ask('ask Slurm about job', ['show', 'job', '-o', jobId], signal), jobId),
+    job: async (signal) => {
+      const job = readSlurmJob(await ask('ask Slurm about job', ['show', 'job', '-o', jobId], signal), jobId);
+      ({ name } = job);
+      return job;
+    },
     config: async (code, signal) => {
       const text = await ask('ask for the configuration of Slurm of job', ['show', 'config'], signal);
       return { onExit: readOnExit(text, code), hasEpilog: readHasEpilog(text) };
@@ -80,6 +90,7 @@ export function readSlurmJob(output: string, jobId: string): SlurmJob {
   if (record === undefined) throw refusal('ask Slurm about job', jobId, 'its answer has no record of this job');
   const field = (name: string): string => new RegExp(` ${name}=(\\S*)`, 'u').exec(record)?.[1] ?? '';
   return {
+    name: slurmName({ SLURM_ARRAY_JOB_ID: field('ArrayJobId'), SLURM_ARRAY_TASK_ID: field('ArrayTaskId') }, jobId),
     state: field('JobState'),
     reason: field('Reason'),
     isPreempted: !['', 'None'].includes(field('PreemptTime')),

@@ -31,7 +31,8 @@ const OPTIONS = {
 } as const;
 
 const LIMITS: Limits = {
-  leastLimitMs: 1_000,
+  // What an attempt is told of it is less, and must not be nothing.
+  leastLimitMs: 2_000,
   noJobId: 'give --job-id before the first --: the index of a task is added to it',
   reserved: /^BATCH_/u,
   labels: {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { asFastFreezeError } from '../base/errors.js';
+import { after } from '../base/timers.js';
 import type { Deadline } from './planner.js';
 
 /** Something said that the job should be safe. */
@@ -41,11 +42,11 @@ export async function pause(durationMs: number, signal: AbortSignal): Promise<vo
   if (signal.aborted) return;
   await new Promise<void>((resolve) => {
     const end = (): void => {
-      clearTimeout(timer);
+      stop();
       signal.removeEventListener('abort', end);
       resolve();
     };
-    const timer = setTimeout(end, durationMs);
+    const stop = after(durationMs, end);
     signal.addEventListener('abort', end);
   });
 }

@@ -43,12 +43,15 @@ export function slurmSource(options: SlurmOptions): NoticeSource {
   };
 }
 
-/** For `scontrol`: a user may have set another format of times, which could not be read. */
-export const STANDARD_TIMES = { SLURM_TIME_FORMAT: 'standard' } as const;
+/**
+ * For `scontrol`: a user may have set another format of times, which could not be read. And it prints the local time of the C
+ * library, which Node.js takes for another one where TZ is a path or a rule, and which comes twice in an hour of autumn.
+ */
+export const STANDARD_TIMES = { SLURM_TIME_FORMAT: 'standard', TZ: 'UTC0' } as const;
 
 /**
- * Out of `scontrol show job -o`: a line for each job, of all tasks where the ID is an array's. Its times are the local
- * ones, as ours. Throws where it does not tell of this job.
+ * Out of `scontrol show job -o`: a line for each job, of all tasks where the ID is an array's. Its times are those of
+ * `STANDARD_TIMES`. Throws where it does not tell of this job.
  */
 export function readJob(output: string, jobId: string): Notice | undefined {
   const record = output.split('\n').find((line) => line.startsWith(`JobId=${jobId} `));
@@ -70,7 +73,7 @@ function ending(atMs: number, how: 'ends' | 'preempts'): Notice {
   return { what: 'stop', deadline: { atMs, kind: 'limit' }, detail };
 }
 
-/** As `scontrol` prints a time; undefined for `None`, `Unknown` and what is none. */
+/** As `scontrol` prints a time with `STANDARD_TIMES`; undefined for `None`, `Unknown` and what is none. */
 export function readTime(text: string): number | undefined {
-  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$/u.test(text) ? Date.parse(text) : undefined;
+  return /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d$/u.test(text) ? Date.parse(`${text}Z`) : undefined;
 }

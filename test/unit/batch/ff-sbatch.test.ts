@@ -74,6 +74,12 @@ describe('ff-sbatch', () => {
     expect(submit(['show']).options).toContain('--job-name=show');
   });
 
+  test("does not hand on which task of an array it is called in: the job would be known by that task's name", () => {
+    const env = { SLURM_ARRAY_JOB_ID: '7', SLURM_ARRAY_TASK_ID: '4', SLURM_HET_JOB_ID: '8', SLURM_CLUSTER_NAME: 'c' };
+    const names = '${SLURM_ARRAY_JOB_ID-no} ${SLURM_ARRAY_TASK_ID-no} ${SLURM_HET_JOB_ID-no} $SLURM_CLUSTER_NAME';
+    expect(submit(['sh', '-c', `echo "${names}"`], env)).toMatchObject({ code: 0, said: 'no no no c\n' });
+  });
+
   test('any words of a command arrive as they are', () => {
     const word = fc.string({ unit: 'grapheme', minLength: 1 }).filter((text) => !/[\0\n]/.test(text));
     fc.assert(

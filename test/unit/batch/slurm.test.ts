@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 /* Whether and how a job of Slurm's is run again; what it leaves for the epilog. */
-import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
@@ -12,24 +12,25 @@ import {
   readHasEpilog,
   readOnExit,
   readSlurmJob,
+  slurmControl,
   slurmName,
 } from '../../../src/batch/slurm-control.js';
 import { dropDirectory, readDrop, writeDrop } from '../../../src/batch/slurm-drop.js';
 
 const RUNNING: SlurmJob = {
-  ...{ state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true },
-  endsAtMs: new Date(2026, 10, 27, 1, 0, 0).getTime(),
+  ...{ name: '10_3', state: 'RUNNING', reason: 'None', isPreempted: false, mayRequeue: true, isBatch: true },
+  endsAtMs: Date.UTC(2026, 10, 27, 1, 0, 0),
 };
 
 describe('what scontrol says', () => {
   const RECORDS =
-    'JobId=12 ArrayJobId=10 JobName=a JobState=RUNNING Reason=None Requeue=1 EndTime=2026-11-27T01:00:00 PreemptTime=None BatchFlag=1\n' +
+    'JobId=12 ArrayJobId=10 ArrayTaskId=3 JobName=a JobState=RUNNING Reason=None Requeue=1 EndTime=2026-11-27T01:00:00 PreemptTime=None BatchFlag=1\n' +
     'JobId=120 JobName=b JobState=COMPLETING Reason=TimeLimit Requeue=0 EndTime=Unknown PreemptTime=2026-11-27T00:00:00 BatchFlag=0\n';
 
   test('of this job, whatever else is there', () => {
     expect(readSlurmJob(RECORDS, '12')).toEqual(RUNNING);
     const other = { state: 'COMPLETING', reason: 'TimeLimit', isPreempted: true, mayRequeue: false, isBatch: false };
-    expect(readSlurmJob(RECORDS, '120')).toEqual({ ...other, endsAtMs: undefined });
+    expect(readSlurmJob(RECORDS, '120')).toEqual({ name: '120', ...other, endsAtMs: undefined });
     expect(() => readSlurmJob(RECORDS, '1')).toThrow(/no record of this job/);
   });
 
@@ -51,6 +52,38 @@ describe('what scontrol says', () => {
     ['EpilogSlurmctld         = /opt/a\nTaskEpilog              = /opt/b\nSrunEpilog              = /opt/c\n', false],
   ])('of its epilog: %j', (config, expected) => {
     expect(readHasEpilog(config)).toBe(expected);
+  });
+});
+
+describe('what scontrol is told', () => {
+  const path = process.env['PATH'] ?? '';
+  let folder: string;
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), 'ff-scontrol-'));
+    const record =
+      'JobId=7 ArrayJobId=7 ArrayTaskId=4 JobState=COMPLETING Reason=TimeLimit Requeue=1 EndTime=Unknown BatchFlag=1';
+    const other = 'JobId=99 JobState=RUNNING Reason=None Requeue=1 EndTime=Unknown BatchFlag=1';
+    const script = `#!/bin/sh\necho "$*" >>${folder}/told\nprintf '%s\\n' '${record}' '${other}'\n`;
+    writeFileSync(join(folder, 'scontrol'), script, { mode: 0o755 });
+    process.env['PATH'] = `${folder}:${path}`;
+  });
+  afterAll(() => {
+    process.env['PATH'] = path;
+    rmSync(folder, { recursive: true });
+  });
+
+  test.each([
+    // In the epilog the array's variables have gone; its last task has the number of all.
+    ['7', '7', '7_4'],
+    // What was submitted in a task of an array has the task's variables.
+    ['99', '7_4', '99'],
+  ])('to requeue job %s, which was taken for %s, means %s alone', async (jobId, given, name) => {
+    const { signal } = new AbortController();
+    const control = slurmControl(jobId, given);
+    await control.job(signal);
+    await control.requeue(signal);
+    const told = readFileSync(join(folder, 'told'), 'utf8').trim().split('\n');
+    expect(told.slice(-2)).toEqual([`show job -o ${jobId}`, `requeue ${name}`]);
   });
 });
 

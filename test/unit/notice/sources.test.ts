@@ -8,7 +8,13 @@ import { type Notice, type NoticeSource, pauseMs } from '../../../src/notice/not
 import { azureSource, readEvents } from '../../../src/notice/sources/azure.js';
 import { gceMaintenanceSource, gcePreemptedSource } from '../../../src/notice/sources/gce.js';
 import { imdsSource } from '../../../src/notice/sources/imds.js';
-import { commandSource, fileSource, readDeadline, timeLimitSource } from '../../../src/notice/sources/local.js';
+import {
+  commandSource,
+  fileSource,
+  momentSource,
+  readDeadline,
+  timeLimitSource,
+} from '../../../src/notice/sources/local.js';
 import { runCommand } from '../../../src/notice/sources/run-command.js';
 import { readJob, slurmSource } from '../../../src/notice/sources/slurm.js';
 import { type MetadataServer, startAzure, startGce, startImds } from '../../support/metadata.js';
@@ -222,12 +228,21 @@ describe('Azure', () => {
   });
 });
 
+describe('a moment', () => {
+  test('far ahead is waited for, also where a timer of Node.js does not reach so far', async () => {
+    const far = listen(momentSource(Date.now() + 30 * 86_400_000, 'a limit'));
+    const near = listen(momentSource(Date.now() + 50, 'another'));
+    await until('the near one', () => near.last()?.what === 'stop-now');
+    expect(far.notices).toEqual([undefined]);
+  });
+});
+
 describe('Slurm', () => {
   const line = (fields: string): string =>
     `JobId=7 JobName=x UserId=ann(1000) JobState=RUNNING Requeue=1 ${fields} SubmitTime=2026-11-25T10:00:00 WorkDir=/home/ann\n`;
 
-  test('EndTime is the deadline, in local time, and PreemptTime says why', () => {
-    const atMs = new Date(2026, 10, 25, 14, 0, 0).getTime();
+  test('EndTime is the deadline, in universal time, and PreemptTime says why', () => {
+    const atMs = Date.UTC(2026, 10, 25, 14, 0, 0);
     const read = (fields: string): Notice | undefined => readJob(line(fields), '7');
     const running = 'StartTime=2026-11-25T13:00:00 EndTime=2026-11-25T14:00:00';
     expect(read(running)).toMatchObject({ what: 'stop', deadline: { atMs, kind: 'limit' } });
@@ -260,16 +275,16 @@ describe('Slurm', () => {
 
   test('the end in the environment counts until scontrol has answered; what it says replaces it, sooner or later', async () => {
     const { scontrol, script } = standIn();
-    const local = (hours: number): number => new Date(2026, 10, 25, hours, 0, 0).getTime();
+    const at = (hours: number): number => Date.UTC(2026, 10, 25, hours, 0, 0);
     script('exit 1');
-    const heard = listen(slurmSource({ jobId: '7', endsAtMs: local(14), pollMs: 20, scontrol }));
+    const heard = listen(slurmSource({ jobId: '7', endsAtMs: at(14), pollMs: 20, scontrol }));
     await until('a look', () => heard.problems.length > 0);
     const limit = (atMs: number) => ({ what: 'stop', deadline: { atMs, kind: 'limit' } });
-    expect(heard.notices).toMatchObject([limit(local(14))]);
+    expect(heard.notices).toMatchObject([limit(at(14))]);
     for (const [end, notice] of [
-      ['2026-11-25T14:00:00', limit(local(14))],
-      ['2026-11-25T19:00:00', limit(local(19))],
-      ['2026-11-25T13:00:00', limit(local(13))],
+      ['2026-11-25T14:00:00', limit(at(14))],
+      ['2026-11-25T19:00:00', limit(at(19))],
+      ['2026-11-25T13:00:00', limit(at(13))],
       ['Unknown', undefined],
     ] as const) {
       script(`echo '${line(`EndTime=${end}`).trim()}'`);
@@ -293,7 +308,7 @@ describe('Slurm', () => {
     const heard = listen(slurmSource({ jobId: '7', pollMs: 20, scontrol }));
     await until('the problem', () => heard.problems.length > 0);
     script(
-      `[ "$* $SLURM_TIME_FORMAT" = "show job -o 7 standard" ] || exit 3; echo '${line('EndTime=2026-11-25T14:00:00').trim()}'`,
+      `[ "$* $SLURM_TIME_FORMAT $TZ" = "show job -o 7 standard UTC0" ] || exit 3; echo '${line('EndTime=2026-11-25T14:00:00').trim()}'`,
     );
     await until('the notice', () => heard.last()?.what === 'stop');
     expect(heard.problems[0]).toMatch(/Unable to contact slurm controller/);
