@@ -18,12 +18,13 @@ import {
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
 import type { ImageReader } from '../image/reader.js';
 import { makeFifo } from '../linux/fds.js';
-import { type AttributeRules, hasAttributes, setAttributes } from './attributes.js';
+import { type AttributeRules, hasAttributes, setAttributes, wouldChange } from './attributes.js';
 import { type BytePath, type FileEntry, shown, toBuffer, toBytePath } from './entry.js';
 import { SET_ASIDE, hiddenName, holdsImages, isCacheStaging, isOurName, isStaged, stagedName } from './own-names.js';
 import { DataStream, readEntries } from './read-list.js';
 import { isBelow } from './roots.js';
-import { type FileUpdate, compareFile, writeFully } from './update.js';
+import { unshare } from './unshare.js';
+import { type FileUpdate, type UpdatePaths, compareFile, writeFully } from './update.js';
 
 export interface StageOptions {
   readonly image: ImageReader;
@@ -95,6 +96,10 @@ class Stage implements StagedFiles {
   /** What `apply` does, in this order. */
   private readonly changes: (() => void | Promise<void>)[] = [];
   private readonly links: (FileEntry & { type: 'hardlink' })[] = [];
+  /** The other names that files have in the image. */
+  private readonly otherNames = new Map<BytePath, BytePath[]>();
+  /** Files that are there, were found by an entry, and have other names. */
+  private readonly severalNames = new Set<string>();
   private readonly last: (() => void)[] = [];
   /** To remove when it comes to nothing. */
   private readonly staged = new Set<BytePath>();
@@ -283,7 +288,10 @@ class Stage implements StagedFiles {
       if (update === undefined) this.staged.delete(paths.staged);
       if (update !== undefined) this.overwrites = true;
       else if (isHidden) this.changes.push(() => renameSync(toBuffer(hidden), toBuffer(at)));
-      if (update !== undefined || !hasAttributes(now, entry)) this.keep(entry, at, update);
+      const isDouble = entry.type === 'file' && this.isDouble(now);
+      if (update !== undefined || isDouble || !hasAttributes(now, entry)) {
+        this.keep(entry, at, { update, paths, isDouble });
+      }
       return;
     }
     if (now !== undefined) this.overwrites = true;
@@ -295,12 +303,38 @@ class Stage implements StagedFiles {
   private keep(
     entry: Exclude<FileEntry, { type: 'hardlink' | 'absent' | 'left' }>,
     at: BytePath,
-    update?: FileUpdate,
+    { update, paths, isDouble }: { update: FileUpdate | undefined; paths: UpdatePaths; isDouble: boolean },
   ): void {
     this.changes.push(async () => {
+      const { hidden, current } = paths;
+      const path = update === undefined ? at : current;
+      const isTouched = update !== undefined || isDouble || wouldChange(path, entry.type, entry, this.rules);
+      if (entry.type === 'file' && isTouched && this.isShared(path, entry.path)) {
+        await unshare(path, `${parentPath(hidden)}/${stagedName(lastName(hidden))}`);
+      }
       await update?.apply();
       setAttributes(at, entry.type, entry, this.rules);
     });
+  }
+
+  /** Whether another entry, a file of its own in the image, is this same file now: what is written to one later would be in both. */
+  private isDouble(now: BigIntStats): boolean {
+    if (now.nlink < 2n) return false;
+    const id = `${now.dev}:${now.ino}`;
+    const isDouble = this.severalNames.has(id);
+    this.severalNames.add(id);
+    return isDouble;
+  }
+
+  /**
+   * Whether a file has names now that the image does not give it, in the preserved paths or elsewhere: they are others'
+   * files, a backup perhaps, and what is done to this one would be done to them.
+   */
+  private isShared(path: BytePath, inImage: BytePath): boolean {
+    const now = lstat(path);
+    if (now === undefined || now.nlink < 2n) return false;
+    const own = (this.otherNames.get(inImage) ?? []).filter((name) => isSameFile(lstat(name), now));
+    return now.nlink > BigInt(1 + own.length);
   }
 
   /** What is ours now was the application's when the image was made: another image lies there, for one. */
@@ -318,13 +352,16 @@ class Stage implements StagedFiles {
       throw damagedBy(entry.target);
     parent.hasLinks = true;
     this.links.push(entry);
+    const names = this.otherNames.get(entry.target) ?? [];
+    this.otherNames.set(entry.target, names);
+    names.push(entry.path);
   }
 
   private link({ path, target }: FileEntry & { type: 'hardlink' }): void {
     const [now, wanted] = [lstat(path), lstat(target)];
     // A link of the image on the way would lead it elsewhere.
     if (!this.isPlain(target) || wanted?.isDirectory() === true) throw damagedBy(target);
-    if (wanted === undefined || (now !== undefined && now.ino === wanted.ino && now.dev === wanted.dev)) return;
+    if (wanted === undefined || isSameFile(now, wanted)) return;
     const parent = path.slice(0, path.lastIndexOf('/'));
     const staged = `${parent}/${stagedName(lastName(path))}`;
     remove(staged);
@@ -379,6 +416,10 @@ class Stage implements StagedFiles {
 
 function parentPath(path: BytePath): BytePath {
   return path.slice(0, path.lastIndexOf('/'));
+}
+
+function isSameFile(one: BigIntStats | undefined, other: BigIntStats): boolean {
+  return one?.ino === other.ino && one.dev === other.dev;
 }
 
 function isOfType(now: BigIntStats, entry: FileEntry, at: BytePath): boolean {

@@ -110,6 +110,59 @@ describe('preserved files', () => {
     expect(['a', 'sub/large', 'sparse', 'empty'].map(inode)).toEqual(inodes);
   });
 
+  test('do not change what has become another name of them, in the preserved paths or outside', async () => {
+    const { base, root } = plant();
+    for (const [name, content] of Object.entries({ current: 'v5', previous: 'v4', same: 'v5', long: 'v1 and more' })) {
+      writeFileSync(join(root, name), content);
+    }
+    const before = look(root);
+    const captured = await capture([root]);
+    const link = (from: string, to: string): void => {
+      rmSync(to, { force: true });
+      linkSync(from, to);
+    };
+    link(join(root, 'current'), join(root, 'previous'));
+    // The same bytes: only the time is that of another file.
+    link(join(root, 'current'), join(root, 'same'));
+    setModifiedTime(Buffer.from(join(root, 'current')), before[join(root, 'current')]?.modifiedNs ?? 0n);
+    const backup = join(base, 'backup');
+    mkdirSync(backup);
+    truncateSync(join(root, 'sparse'), 10 << 20);
+    const outside = ['long', 'a', 'sparse', 'empty'];
+    for (const name of outside) link(join(root, name), join(backup, name));
+    // One to be written, one only to be cut, one that is given other attributes.
+    appendFileSync(join(root, 'long'), ', longer');
+    writeFileSync(join(root, 'a'), 'other\n');
+    chmodSync(join(root, 'empty'), 0o600);
+    setModifiedTime(Buffer.from(join(root, 'empty')), 5n);
+    const kept = look(backup);
+    expect(await bringBack(captured)).toEqual([]);
+    expect(look(root)).toEqual(before);
+    expect(statSync(join(root, 'sparse')).blocks * 512).toBeLessThan(2 << 20);
+    const singly = Object.entries(kept).map(([path, seen]) => [path, seen.links === 0 ? seen : { ...seen, links: 1 }]);
+    // The image's own link of `a` has followed it; what is left of the old file is the backup's alone.
+    expect(look(backup)).toEqual(Object.fromEntries(singly));
+    expect(readdirSync(root).filter((name) => name.startsWith('.ff-'))).toEqual([]);
+  });
+
+  test('stay the same files with the names that they have in the image', async () => {
+    const { base, root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    const { ino } = statSync(join(root, 'a'));
+    appendFileSync(join(root, 'a'), 'more\n');
+    await bringBack(captured);
+    expect(look(root)).toEqual(before);
+    expect(statSync(join(root, 'sub', 'same-as-a')).ino).toBe(ino);
+    // Not with one more: nor is a file that an interrupted restore has left under another name.
+    renameSync(join(root, 'a'), join(root, hiddenName('a')));
+    writeFileSync(join(root, hiddenName('a')), 'half');
+    linkSync(join(root, hiddenName('a')), join(base, 'backup'));
+    await bringBack(captured);
+    expect(look(root)).toEqual(before);
+    expect(readFileSync(join(base, 'backup'), 'utf8')).toBe('half');
+  });
+
   test('push aside what was not there, and what is of another kind now', async () => {
     const { root } = plant();
     const before = look(root);
