@@ -285,6 +285,11 @@ class Stage implements StagedFiles {
         return;
       }
       const update = entry.type === 'file' ? await compareFile(paths, entry, this.data) : undefined;
+      // The update takes this name, and whatever has it is not to be lost: half a copy, or a file of the user's.
+      if (update !== undefined && !isHidden && lstat(hidden) !== undefined) {
+        parent.names?.add(lastName(hidden));
+        this.setAside(hidden, 'surely');
+      }
       if (update === undefined) this.staged.delete(paths.staged);
       if (update !== undefined) this.overwrites = true;
       else if (isHidden) this.changes.push(() => renameSync(toBuffer(hidden), toBuffer(at)));
@@ -384,9 +389,12 @@ class Stage implements StagedFiles {
   private setAside(path: BytePath, how: 'surely' | 'if it can be'): void {
     this.overwrites = true;
     this.changes.push(() => {
+      if (lstat(path) === undefined) return;
       try {
         this.moveAside(path);
       } catch (error) {
+        // Somebody was faster: it is out of the way.
+        if (hasErrno(error, 'ENOENT') && lstat(path) === undefined) return;
         if (how === 'surely' || !hasErrno(error, 'EPERM', 'EACCES', 'EBUSY', 'EXDEV', 'EROFS')) throw error;
         this.options.warn(`${shown(path)} was not there at the checkpoint and cannot be set aside: it stays`);
       }

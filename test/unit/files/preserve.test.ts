@@ -354,6 +354,32 @@ describe('a restore of files that does not come to its end', () => {
     expect(statSync(hidden).isFile()).toBe(true);
   });
 
+  test('loses nothing that lies under the name that a file has while it is changed', async () => {
+    const { captured, root, before } = await changed();
+    // As a restore leaves it that was killed while it made a copy of a file that runs.
+    writeFileSync(join(root, 'sub', hiddenName('large')), 'half of a copy');
+    expect(await bringBack(captured)).toEqual([expect.stringMatching(/^2 files and directories/)]);
+    const aside = join(root, SET_ASIDE);
+    const [stamp = ''] = readdirSync(aside);
+    expect(readFileSync(join(aside, stamp, 'sub', hiddenName('large')), 'utf8')).toBe('half of a copy');
+    rmSync(aside, { recursive: true });
+    setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
+    expect(look(root)).toEqual(before);
+  });
+
+  test('does not mind that what it would set aside is gone by then', async () => {
+    const { captured, root, before } = await changed();
+    const image = await captured.open();
+    const warnings: string[] = [];
+    const options = { image, roots: captured.roots, except: [], preserveSetuid: false };
+    const staged = await stageFiles({ ...options, warn: (text) => warnings.push(text) }, () => undefined);
+    unlinkSync(join(root, 'new'));
+    await staged.apply();
+    image.close();
+    expect(warnings).toEqual([]);
+    expect(look(root)).toEqual(before);
+  });
+
   test('can be dropped before anything was seen of it', async () => {
     const { captured, root } = await changed();
     const names = Object.keys(look(root));
