@@ -11,7 +11,6 @@ import {
   readdirSync,
   readlinkSync,
   renameSync,
-  rmSync,
   symlinkSync,
   type BigIntStats,
 } from 'node:fs';
@@ -22,6 +21,7 @@ import { type AttributeRules, hasAttributes, setAttributes, wouldChange } from '
 import { type BytePath, type FileEntry, shown, toBuffer, toBytePath } from './entry.js';
 import { SET_ASIDE, hiddenName, holdsImages, isCacheStaging, isOurName, isStaged, stagedName } from './own-names.js';
 import { DataStream, readEntries } from './read-list.js';
+import { remove } from './remove.js';
 import { isBelow } from './roots.js';
 import { unshare } from './unshare.js';
 import { type FileUpdate, type UpdatePaths, compareFile, writeFully } from './update.js';
@@ -42,7 +42,7 @@ export interface StagedFiles {
   readonly overwrites: boolean;
   /** Put all in its place. Each file is at every moment the old one, the new one, or not there: never a half. */
   apply(): Promise<void>;
-  /** Remove what was staged. Nothing of it has been seen by anybody. */
+  /** Remove what was staged. Nothing of it has been seen by anybody. Never throws. */
   discard(): void;
 }
 
@@ -166,7 +166,14 @@ class Stage implements StagedFiles {
   }
 
   discard(): void {
-    for (const path of this.staged) remove(path);
+    for (const path of this.staged) {
+      try {
+        remove(path);
+      } catch (error) {
+        // Why it came to nothing is what is to be told. The next restore tries again.
+        this.options.warn(asFastFreezeError(error, 'remove', shown(path)).message);
+      }
+    }
   }
 
   /** The directory that a file belongs into. Directories come before what they hold, so it is one that is open. */
@@ -447,10 +454,6 @@ function isOfType(now: BigIntStats, entry: FileEntry, at: BytePath): boolean {
 
 function makeParents(directory: BytePath): void {
   if (directory !== '' && lstat(directory) === undefined) mkdirSync(toBuffer(directory), { recursive: true });
-}
-
-function remove(path: BytePath): void {
-  rmSync(toBuffer(path), { recursive: true, force: true });
 }
 
 function lstat(path: BytePath): BigIntStats | undefined {

@@ -31,6 +31,7 @@ import { setModifiedTime } from '../../../src/linux/file-data.js';
 import { makeFifo } from '../../../src/linux/fds.js';
 import { writeXattr } from '../../../src/linux/xattr.js';
 import { makeDirectory, noise } from '../image/support.js';
+import { askScript, moduleUrl } from '../linux/support.js';
 import { type Captured, bringBack, capture, look } from './support.js';
 
 /** A tree with one of everything. */
@@ -378,6 +379,50 @@ describe('a restore of files that does not come to its end', () => {
     image.close();
     expect(warnings).toEqual([]);
     expect(look(root)).toEqual(before);
+  });
+
+  test('can be dropped, and tried again, also by those who need rights to remove what cannot be written', async () => {
+    const root = join(makeDirectory(), 'data');
+    const below = join(root, 'fixed', 'deep');
+    mkdirSync(below, { recursive: true });
+    writeFileSync(join(below, 'file'), 'x');
+    symlinkSync(root, join(below, 'link'));
+    writeFileSync(join(root, 'last'), 'y');
+    for (const path of [below, join(root, 'fixed')]) chmodSync(path, 0o555);
+    const { store, manifest } = await capture([root]);
+    rmSync(join(root, 'fixed'), { recursive: true });
+    chmodSync(root, 0o750);
+    const drop = ['setpriv', '--bounding-set=-dac_override,-dac_read_search', '--inh-caps=-all'];
+    const answer = await askScript(
+      `
+      import { chmodSync, readdirSync, statSync } from 'node:fs';
+      import { openStore } from '${moduleUrl('store/store.js')}';
+      import { openImage } from '${moduleUrl('image/reader.js')}';
+      import { stageFiles } from '${moduleUrl('files/stage.js')}';
+      const { directory, manifest, root } = ${JSON.stringify({ directory: store.directory, manifest, root })};
+      const image = await openImage({ store: openStore(directory), manifest });
+      const warnings = [];
+      const warn = (text) => warnings.push(text);
+      const stage = (progress) => stageFiles({ image, roots: [root], except: [], preserveSetuid: false, warn }, progress);
+      const left = () => readdirSync(root).filter((name) => name !== 'last').length;
+      // As one leaves it that is killed.
+      await stage(() => undefined);
+      const seen = [left()];
+      let entries = 0;
+      const failed = await stage(() => {
+        if (++entries === 6) throw new Error('the reason');
+      }).catch((error) => error.message);
+      seen.push(left());
+      const staged = await stage(() => undefined);
+      chmodSync(root, 0o550);
+      staged.discard();
+      const mode = statSync(root).mode & 0o7777;
+      console.log(JSON.stringify({ failed, seen: [...seen, left()], mode, warnings }));
+      `,
+      process.getuid?.() === 0 ? drop : [],
+    );
+    const denied: unknown = expect.stringMatching(/^cannot remove .*\.ff-new-.*: permission denied/);
+    expect(answer).toEqual({ failed: 'the reason', seen: [1, 0, 1], mode: 0o550, warnings: [denied] });
   });
 
   test('can be dropped before anything was seen of it', async () => {
