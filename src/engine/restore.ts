@@ -19,6 +19,7 @@ import { findCause } from '../criu/log-causes.js';
 import { refuseBrokenTools } from '../criu/tools.js';
 import { type RestoreProcess, startRestore } from '../criu/restore.js';
 import { type Serving, startServing } from '../criu/serve.js';
+import type { StagedFiles } from '../files/stage.js';
 import { readManifest } from '../image/generations.js';
 import { checkSeal } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
@@ -28,7 +29,7 @@ import { unmapIdleCode } from '../linux/memory.js';
 import { reachesDatagramSocket } from '../linux/unix-socket.js';
 import type { Poller } from '../linux/poller.js';
 import { openStore } from '../store/store.js';
-import { type AppRecord, type PreservedFiles, parseAppRecord } from './app-record.js';
+import { type AppRecord, parseAppRecord } from './app-record.js';
 import { unpackReplacements } from './carry.js';
 import { keepLog } from './criu-log.js';
 import type { Progress, SupervisorConfig } from './config.js';
@@ -95,17 +96,23 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
   const startedMs = performance.now();
   const totalBytes = manifest.image?.rawBytes ?? 0;
   let [fileBytes, carriedBytes] = [0, 0];
+  // Not done for that: CRIU may read them still, or never.
+  let checkedBytes = 0;
   let movedBytes = -1;
   let movedAtMs = startedMs;
   const timer = setInterval(() => {
     const nowMs = performance.now();
     const doneBytes = carriedBytes + fileBytes + (serving?.servedBytes() ?? 0);
     progress({ phase: 'restore', doneBytes, storedBytes: 0, totalBytes, elapsedMs: Math.round(nowMs - startedMs) });
-    if (doneBytes !== movedBytes) {
-      movedBytes = doneBytes;
+    if (doneBytes + checkedBytes !== movedBytes) {
+      movedBytes = doneBytes + checkedBytes;
       movedAtMs = nowMs;
     } else if (nowMs - movedAtMs > STALL_MS) criu?.kill();
   }, PROGRESS_INTERVAL_MS);
+  const verifyRest = async (): Promise<void> => {
+    const before = checkedBytes;
+    await image.verifyRest((bytes) => (checkedBytes = before + bytes));
+  };
   try {
     const pending = await readPending(image, record);
     const replacements = await unpackReplacements(
@@ -118,7 +125,10 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
     // What can be refused is refused before a file of this machine changes.
     replacements.check(record.files?.roots ?? []);
     makeRoomForPids(record.taken);
-    if (record.files !== undefined) await bringBackFiles(job, image, record.files, (bytes) => (fileBytes = bytes));
+    if (record.files !== undefined) {
+      const staged = await stagePreserved(config, image, record.files, job.log, (bytes) => (fileBytes = bytes));
+      await bringBackFiles(staged, verifyRest);
+    }
     refuseChangedAppending(record.appending);
     // After files were brought back, which may have made directories that these are in.
     const replacedFiles = replacements.bind();
@@ -137,7 +147,9 @@ export async function restore(job: RestoreJob, generation: number, progress: (p:
       poller: job.poller,
       adopt: (child) => job.children.adopt(child),
     });
-    const code = await Promise.race([criu.exited, serving.failed, readyToRun(job, criu, image, record)]);
+    // What came before it may have taken its time.
+    movedAtMs = performance.now();
+    const code = await Promise.race([criu.exited, serving.failed, readyToRun(job, criu, verifyRest, record)]);
     if (code !== 0) {
       // CRIU's own complaint may only echo that we closed a pipe on it over a bad chunk.
       await Promise.race([serving.failed, new Promise((resolve) => setTimeout(resolve, 20))]);
@@ -186,16 +198,10 @@ function refuseWithoutIpc(): void {
 }
 
 /** Before CRIU looks for the files that the application had open. */
-async function bringBackFiles(
-  job: RestoreJob,
-  image: ImageReader,
-  files: PreservedFiles,
-  progress: (bytes: number) => void,
-): Promise<void> {
-  const staged = await stagePreserved(job.config, image, files, job.log, progress);
+async function bringBackFiles(staged: StagedFiles, verifyRest: () => Promise<void>): Promise<void> {
   try {
     // What is there is not given up for an image that turns out to be damaged a moment later.
-    if (staged.overwrites) await image.verifyRest();
+    if (staged.overwrites) await verifyRest();
     await staged.apply();
   } catch (error) {
     staged.discard();
@@ -210,11 +216,11 @@ async function bringBackFiles(
 async function readyToRun(
   job: RestoreJob,
   criu: RestoreProcess,
-  image: ImageReader,
+  verifyRest: () => Promise<void>,
   record: AppRecord,
 ): Promise<never> {
   await criu.gateReached;
-  await image.verifyRest();
+  await verifyRest();
   for (const { tid, cpus } of restoreAffinity(record.affinity)) {
     job.log.warn(`thread ${tid} ran on CPUs ${cpus} only, which this machine does not have`);
   }

@@ -54,6 +54,19 @@ export function hasAttributes(now: BigIntStats, wanted: Attributes): boolean {
   return isOwned && hasMode && now.mtimeNs === wanted.modifiedNs && wanted.xattrs.size === 0;
 }
 
+/**
+ * Whether `setAttributes` gives a file another owner, mode or time. Only what this user may change counts, since whoever
+ * asks copies the file for it; extended attributes do not, which some file systems never take.
+ */
+export function wouldChange(path: BytePath, type: string, wanted: Attributes, rules: AttributeRules): boolean {
+  const now = lstatSync(toBuffer(path), { bigint: true });
+  const user = process.geteuid?.() ?? 0;
+  if (user !== 0 && user !== Number(now.uid)) return false;
+  const isOwned = user !== 0 || (Number(now.uid) === wanted.uid && Number(now.gid) === wanted.gid);
+  const hasMode = (Number(now.mode) & 0o7777) === allowedMode(type, wanted.mode, rules.preserveSetuid);
+  return !isOwned || !hasMode || now.mtimeNs !== wanted.modifiedNs;
+}
+
 function setXattrs(path: Buffer, wanted: ReadonlyMap<string, Buffer>, rules: AttributeRules): void {
   const now = readXattrs(path);
   for (const name of now.keys()) {

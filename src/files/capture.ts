@@ -99,14 +99,9 @@ class Capture {
     if (kind === 'left' || kind === 'images') return { path, type: 'left' };
     const first = this.firstName(path, stat);
     if (first !== undefined) return { path, type: 'hardlink', target: first };
-    const raw = toBuffer(path);
+    let opened: Opened;
     try {
-      const attributes = readAttributes(raw, stat);
-      if (kind === 'symlink') {
-        return { path, type: kind, target: toBytePath(readlinkSync(raw, { encoding: 'buffer' })), ...attributes };
-      }
-      if (kind !== 'file') return { path, type: kind, ...attributes };
-      return await this.file(path, attributes);
+      opened = open(path, stat, kind);
     } catch (error) {
       // Its other names are files of their own then.
       this.linked.delete(`${stat.dev}:${stat.ino}`);
@@ -114,6 +109,7 @@ class Capture {
       if (!hasErrno(error, 'EACCES', 'EPERM')) throw asFastFreezeError(error, 'preserve', shown(path));
       return this.leaveUnread(path);
     }
+    return 'fd' in opened ? await this.file(path, opened) : opened;
   }
 
   /** What its own user cannot read, the application cannot either. */
@@ -130,17 +126,37 @@ class Capture {
     return first;
   }
 
-  private async file(path: BytePath, attributes: Attributes): Promise<FileEntry> {
-    const fd = openSync(toBuffer(path), constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  /** Once some of it is in the image, a file is not left out any more: the data of all that follow would be others'. */
+  private async file(path: BytePath, { fd, attributes }: OpenFile): Promise<FileEntry> {
     try {
       const { writer, signal } = this.options;
       const data = await readFileData(fd, { writer, file: this.data, signal });
       this.dataBytes += dataLength(data);
       return { path, type: 'file', ...attributes, ...data };
+    } catch (error) {
+      throw asFastFreezeError(error, 'preserve', shown(path));
     } finally {
       closeSync(fd);
     }
   }
+}
+
+interface OpenFile {
+  readonly fd: number;
+  readonly attributes: Attributes;
+}
+
+/** All that is to be said of it, or a file whose data are to be read. */
+type Opened = FileEntry | OpenFile;
+
+function open(path: BytePath, stat: BigIntStats, kind: 'directory' | 'file' | 'symlink' | 'fifo'): Opened {
+  const raw = toBuffer(path);
+  const attributes = readAttributes(raw, stat);
+  if (kind === 'symlink') {
+    return { path, type: kind, target: toBytePath(readlinkSync(raw, { encoding: 'buffer' })), ...attributes };
+  }
+  if (kind !== 'file') return { path, type: kind, ...attributes };
+  return { fd: openSync(raw, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK), attributes };
 }
 
 /**

@@ -40,13 +40,13 @@ export function createCarrier(writer: ImageWriter, signal: AbortSignal): Carrier
         if (!stat.isFile()) return undefined;
         const sha256 = known(stat);
         const hash = sha256 === undefined ? new FileHash() : undefined;
-        const data = await readFileData(fd, { writer, file, signal, onBytes: (bytes, at) => hash?.add(bytes, at) });
+        const data = await readFileData(fd, { writer, file, signal, hash });
         if (!isSame(stat, fstatSync(fd, { bigint: true }))) throw changed(path);
         const entry = { path: toBytePath(path), type: 'file', ...plainAttributes(stat), ...data } as const;
         await append(writer, list, Buffer.from(formatEntry(entry)));
         files++;
         dataBytes += dataLength(data);
-        return { stat, sha256: sha256 ?? hash?.finish(data.sizeBytes) ?? '' };
+        return { stat, sha256: sha256 ?? (await hash?.finish(data.sizeBytes, signal)) ?? '' };
       } catch (error) {
         throw asFastFreezeError(error, 'take along', path);
       } finally {

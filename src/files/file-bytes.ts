@@ -13,8 +13,8 @@ export interface ReadInto {
   readonly writer: ImageWriter;
   readonly file: ImageFileWriter;
   readonly signal: AbortSignal;
-  /** Shown every piece, with its offset in the file, before anybody else may use its memory. */
-  readonly onBytes?: (bytes: Uint8Array, offset: number) => void;
+  /** Given all that is read. */
+  readonly hash?: FileHash | undefined;
 }
 
 /**
@@ -26,6 +26,8 @@ export async function readFileData(fd: number, into: ReadInto): Promise<FileData
   let sizeBytes = fstatSync(fd).size;
   for (let next = nextData(fd, 0); next !== undefined && next.from < sizeBytes; next = nextData(fd, next.to)) {
     const to = Math.min(next.to, sizeBytes);
+    // While none of the image's memory is held for it.
+    await into.hash?.fill(next.from, into.signal);
     const length = await readSegment(fd, next.from, to, into);
     if (length > 0) data.push([next.from, length]);
     if (next.from + length < to) sizeBytes = next.from + length;
@@ -44,7 +46,7 @@ const readAt = promisify(read);
 
 /** Returns fewer bytes than there were only where the file has become shorter. */
 async function readSegment(fd: number, from: number, to: number, into: ReadInto): Promise<number> {
-  const { writer, file, signal, onBytes } = into;
+  const { writer, file, signal, hash } = into;
   let at = from;
   while (at < to) {
     if (signal.aborted) throw calledOff();
@@ -52,7 +54,7 @@ async function readSegment(fd: number, from: number, to: number, into: ReadInto)
     let got = 0;
     try {
       got = (await readAt(fd, region, 0, Math.min(region.length, to - at, MAX_READ_BYTES), at)).bytesRead;
-      onBytes?.(region.subarray(0, got), at);
+      hash?.add(region.subarray(0, got));
     } finally {
       file.commit(got);
     }
@@ -67,28 +69,35 @@ export class FileHash {
   private readonly hash = createHash('sha256');
   private at = 0;
 
-  add(bytes: Uint8Array, offset: number): void {
-    this.fill(offset);
+  /** What follows in the file. */
+  add(bytes: Uint8Array): void {
     this.hash.update(bytes);
     this.at += bytes.length;
   }
 
-  /** In hexadecimal digits. Once. */
-  finish(sizeBytes: number): string {
-    this.fill(sizeBytes);
-    return this.hash.digest('hex');
-  }
-
-  private fill(to: number): void {
-    while (this.at < to) {
+  /** Up to there is a hole. One of many GiB takes minutes: everything else goes on meanwhile, and `signal` calls it off. */
+  async fill(to: number, signal?: AbortSignal): Promise<void> {
+    for (let turnEnd = this.at + TURN_BYTES; this.at < to;) {
       const length = Math.min(ZEROES.length, to - this.at);
       this.hash.update(ZEROES.subarray(0, length));
       this.at += length;
+      if (this.at < turnEnd) continue;
+      turnEnd = this.at + TURN_BYTES;
+      await new Promise((resolve) => setImmediate(resolve));
+      if (signal?.aborted === true) throw calledOff();
     }
+  }
+
+  /** In hexadecimal digits. Once. */
+  async finish(sizeBytes: number, signal?: AbortSignal): Promise<string> {
+    await this.fill(sizeBytes, signal);
+    return this.hash.digest('hex');
   }
 }
 
 const ZEROES = Buffer.alloc(64 << 10);
+/** Some hundredths of a second of hashing. */
+const TURN_BYTES = 32 << 20;
 
 export function calledOff(): FastFreezeError {
   return new FastFreezeError({ code: 'aborted', op: 'preserve files', reason: 'the checkpoint was called off' });

@@ -11,19 +11,20 @@ import {
   readdirSync,
   readlinkSync,
   renameSync,
-  rmSync,
   symlinkSync,
   type BigIntStats,
 } from 'node:fs';
 import { FastFreezeError, asFastFreezeError, hasErrno } from '../base/errors.js';
 import type { ImageReader } from '../image/reader.js';
 import { makeFifo } from '../linux/fds.js';
-import { type AttributeRules, hasAttributes, setAttributes } from './attributes.js';
+import { type AttributeRules, hasAttributes, setAttributes, wouldChange } from './attributes.js';
 import { type BytePath, type FileEntry, shown, toBuffer, toBytePath } from './entry.js';
 import { SET_ASIDE, hiddenName, holdsImages, isCacheStaging, isOurName, isStaged, stagedName } from './own-names.js';
 import { DataStream, readEntries } from './read-list.js';
+import { remove } from './remove.js';
 import { isBelow } from './roots.js';
-import { type FileUpdate, compareFile, writeFully } from './update.js';
+import { unshare } from './unshare.js';
+import { type FileUpdate, type UpdatePaths, compareFile, writeFully } from './update.js';
 
 export interface StageOptions {
   readonly image: ImageReader;
@@ -41,7 +42,7 @@ export interface StagedFiles {
   readonly overwrites: boolean;
   /** Put all in its place. Each file is at every moment the old one, the new one, or not there: never a half. */
   apply(): Promise<void>;
-  /** Remove what was staged. Nothing of it has been seen by anybody. */
+  /** Remove what was staged. Nothing of it has been seen by anybody. Never throws. */
   discard(): void;
 }
 
@@ -95,6 +96,10 @@ class Stage implements StagedFiles {
   /** What `apply` does, in this order. */
   private readonly changes: (() => void | Promise<void>)[] = [];
   private readonly links: (FileEntry & { type: 'hardlink' })[] = [];
+  /** The other names that files have in the image. */
+  private readonly otherNames = new Map<BytePath, BytePath[]>();
+  /** Files that are there, were found by an entry, and have other names. */
+  private readonly severalNames = new Set<string>();
   private readonly last: (() => void)[] = [];
   /** To remove when it comes to nothing. */
   private readonly staged = new Set<BytePath>();
@@ -161,7 +166,14 @@ class Stage implements StagedFiles {
   }
 
   discard(): void {
-    for (const path of this.staged) remove(path);
+    for (const path of this.staged) {
+      try {
+        remove(path);
+      } catch (error) {
+        // Why it came to nothing is what is to be told. The next restore tries again.
+        this.options.warn(asFastFreezeError(error, 'remove', shown(path)).message);
+      }
+    }
   }
 
   /** The directory that a file belongs into. Directories come before what they hold, so it is one that is open. */
@@ -280,10 +292,18 @@ class Stage implements StagedFiles {
         return;
       }
       const update = entry.type === 'file' ? await compareFile(paths, entry, this.data) : undefined;
+      // The update takes this name, and whatever has it is not to be lost: half a copy, or a file of the user's.
+      if (update !== undefined && !isHidden && lstat(hidden) !== undefined) {
+        parent.names?.add(lastName(hidden));
+        this.setAside(hidden, 'surely');
+      }
       if (update === undefined) this.staged.delete(paths.staged);
       if (update !== undefined) this.overwrites = true;
       else if (isHidden) this.changes.push(() => renameSync(toBuffer(hidden), toBuffer(at)));
-      if (update !== undefined || !hasAttributes(now, entry)) this.keep(entry, at, update);
+      const isDouble = entry.type === 'file' && this.isDouble(now);
+      if (update !== undefined || isDouble || !hasAttributes(now, entry)) {
+        this.keep(entry, at, { update, paths, isDouble });
+      }
       return;
     }
     if (now !== undefined) this.overwrites = true;
@@ -295,12 +315,38 @@ class Stage implements StagedFiles {
   private keep(
     entry: Exclude<FileEntry, { type: 'hardlink' | 'absent' | 'left' }>,
     at: BytePath,
-    update?: FileUpdate,
+    { update, paths, isDouble }: { update: FileUpdate | undefined; paths: UpdatePaths; isDouble: boolean },
   ): void {
     this.changes.push(async () => {
+      const { hidden, current } = paths;
+      const path = update === undefined ? at : current;
+      const isTouched = update !== undefined || isDouble || wouldChange(path, entry.type, entry, this.rules);
+      if (entry.type === 'file' && isTouched && this.isShared(path, entry.path)) {
+        await unshare(path, `${parentPath(hidden)}/${stagedName(lastName(hidden))}`);
+      }
       await update?.apply();
       setAttributes(at, entry.type, entry, this.rules);
     });
+  }
+
+  /** Whether another entry, a file of its own in the image, is this same file now: what is written to one later would be in both. */
+  private isDouble(now: BigIntStats): boolean {
+    if (now.nlink < 2n) return false;
+    const id = `${now.dev}:${now.ino}`;
+    const isDouble = this.severalNames.has(id);
+    this.severalNames.add(id);
+    return isDouble;
+  }
+
+  /**
+   * Whether a file has names now that the image does not give it, in the preserved paths or elsewhere: they are others'
+   * files, a backup perhaps, and what is done to this one would be done to them.
+   */
+  private isShared(path: BytePath, inImage: BytePath): boolean {
+    const now = lstat(path);
+    if (now === undefined || now.nlink < 2n) return false;
+    const own = (this.otherNames.get(inImage) ?? []).filter((name) => isSameFile(lstat(name), now));
+    return now.nlink > BigInt(1 + own.length);
   }
 
   /** What is ours now was the application's when the image was made: another image lies there, for one. */
@@ -318,13 +364,16 @@ class Stage implements StagedFiles {
       throw damagedBy(entry.target);
     parent.hasLinks = true;
     this.links.push(entry);
+    const names = this.otherNames.get(entry.target) ?? [];
+    this.otherNames.set(entry.target, names);
+    names.push(entry.path);
   }
 
   private link({ path, target }: FileEntry & { type: 'hardlink' }): void {
     const [now, wanted] = [lstat(path), lstat(target)];
     // A link of the image on the way would lead it elsewhere.
     if (!this.isPlain(target) || wanted?.isDirectory() === true) throw damagedBy(target);
-    if (wanted === undefined || (now !== undefined && now.ino === wanted.ino && now.dev === wanted.dev)) return;
+    if (wanted === undefined || isSameFile(now, wanted)) return;
     const parent = path.slice(0, path.lastIndexOf('/'));
     const staged = `${parent}/${stagedName(lastName(path))}`;
     remove(staged);
@@ -347,9 +396,12 @@ class Stage implements StagedFiles {
   private setAside(path: BytePath, how: 'surely' | 'if it can be'): void {
     this.overwrites = true;
     this.changes.push(() => {
+      if (lstat(path) === undefined) return;
       try {
         this.moveAside(path);
       } catch (error) {
+        // Somebody was faster: it is out of the way.
+        if (hasErrno(error, 'ENOENT') && lstat(path) === undefined) return;
         if (how === 'surely' || !hasErrno(error, 'EPERM', 'EACCES', 'EBUSY', 'EXDEV', 'EROFS')) throw error;
         this.options.warn(`${shown(path)} was not there at the checkpoint and cannot be set aside: it stays`);
       }
@@ -381,6 +433,10 @@ function parentPath(path: BytePath): BytePath {
   return path.slice(0, path.lastIndexOf('/'));
 }
 
+function isSameFile(one: BigIntStats | undefined, other: BigIntStats): boolean {
+  return one?.ino === other.ino && one.dev === other.dev;
+}
+
 function isOfType(now: BigIntStats, entry: FileEntry, at: BytePath): boolean {
   switch (entry.type) {
     case 'directory':
@@ -398,10 +454,6 @@ function isOfType(now: BigIntStats, entry: FileEntry, at: BytePath): boolean {
 
 function makeParents(directory: BytePath): void {
   if (directory !== '' && lstat(directory) === undefined) mkdirSync(toBuffer(directory), { recursive: true });
-}
-
-function remove(path: BytePath): void {
-  rmSync(toBuffer(path), { recursive: true, force: true });
 }
 
 function lstat(path: BytePath): BigIntStats | undefined {

@@ -67,8 +67,9 @@ async function unpack(entry: Entry, file: WantedFile, target: string, data: Data
     );
     try {
       for (const [from, length] of entry.data) {
+        await hash.fill(from);
         await data.take(length, async (bytes, done) => {
-          hash.add(bytes, from + done);
+          hash.add(bytes);
           await writeFully(fd, bytes, from + done);
         });
       }
@@ -81,7 +82,7 @@ async function unpack(entry: Entry, file: WantedFile, target: string, data: Data
   } catch (error) {
     throw asFastFreezeError(error, 'unpack', shown(entry.path));
   }
-  if (hash.finish(sizeBytes) !== sha256) throw damaged(entry.path);
+  if ((await hash.finish(sizeBytes)) !== sha256) throw damaged(entry.path);
 }
 
 function damaged(path: string): FastFreezeError {

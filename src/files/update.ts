@@ -18,7 +18,10 @@ import { nextData } from '../linux/file-data.js';
 import { type BytePath, type FileData, shown, toBuffer } from './entry.js';
 import type { DataStream } from './read-list.js';
 
-/** How a file that is there becomes what it was. Applying it keeps the file itself: programs know it by its inode. */
+/**
+ * How a file that is there becomes what it was. Applying it keeps the file itself: programs know it by its inode. So does
+ * every other name of it, which must not be somebody else's.
+ */
 export interface FileUpdate {
   apply(): Promise<void>;
 }

@@ -59,16 +59,23 @@ export class ChunkSource {
     this.verified[chunk] = 1;
   }
 
-  /** Bring the chunks that nobody has asked for, only to see that they are right. Needs no block of the pool's. */
-  async verifyRest(): Promise<void> {
+  /**
+   * Bring the chunks that nobody has asked for, only to see that they are right. Needs no block of the pool's. `progress`
+   * is told how many raw bytes of them were.
+   */
+  async verifyRest(progress?: (bytes: number) => void): Promise<void> {
     let next = 0;
+    let bytes = 0;
     const follow = async (): Promise<void> => {
       const block = makeBlock();
       for (;;) {
         next = this.verified.indexOf(0, next);
         if (next < 0) next = this.verified.length;
         if (next === this.verified.length) return;
-        await this.load(next++, block);
+        const chunk = next++;
+        await this.load(chunk, block);
+        bytes += this.index.chunks.rawBytes(chunk);
+        progress?.(bytes);
       }
     };
     await Promise.all([follow(), follow()]);

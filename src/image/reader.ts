@@ -33,8 +33,11 @@ export interface ImageReader {
   readAll(name: string, maxBytes: number): Promise<Buffer>;
   /** Some bytes of a file; only the chunks that they lie in are fetched. No such file: `not-found`; not there: `image`. */
   readAt(name: string, offset: number, length: number): Promise<Buffer>;
-  /** Check every chunk that no file was read from yet: damage anywhere is damage. */
-  verifyRest(): Promise<void>;
+  /**
+   * Check every chunk that no file was read from yet: damage anywhere is damage. `progress` is told, after each, how many
+   * bytes this call has found to be right: it may fetch most of the image.
+   */
+  verifyRest(progress?: (bytes: number) => void): Promise<void>;
   /** No more reads begin; files that are open fail. Idempotent. */
   close(): void;
 }
@@ -130,8 +133,8 @@ class Reader implements ImageReader {
     return into;
   }
 
-  verifyRest(): Promise<void> {
-    return this.context.source.verifyRest();
+  verifyRest(progress?: (bytes: number) => void): Promise<void> {
+    return this.context.source.verifyRest(progress);
   }
 
   close(): void {

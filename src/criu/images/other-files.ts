@@ -16,7 +16,7 @@ export async function withOtherFiles(image: ImageReader, rewrite: (bytes: Buffer
     open: (name) => (name === FILES ? wholeFile(bytes) : image.open(name)),
     readAll: (name, maxBytes) => (name === FILES ? Promise.resolve(bytes) : image.readAll(name, maxBytes)),
     readAt: (name, offset, length) => image.readAt(name, offset, length),
-    verifyRest: () => image.verifyRest(),
+    verifyRest: (progress) => image.verifyRest(progress),
     close: () => image.close(),
   };
 }

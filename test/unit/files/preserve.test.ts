@@ -31,6 +31,7 @@ import { setModifiedTime } from '../../../src/linux/file-data.js';
 import { makeFifo } from '../../../src/linux/fds.js';
 import { writeXattr } from '../../../src/linux/xattr.js';
 import { makeDirectory, noise } from '../image/support.js';
+import { askScript, moduleUrl } from '../linux/support.js';
 import { type Captured, bringBack, capture, look } from './support.js';
 
 /** A tree with one of everything. */
@@ -108,6 +109,59 @@ describe('preserved files', () => {
     expect(await bringBack(captured)).toEqual([]);
     expect(look(root)).toEqual(before);
     expect(['a', 'sub/large', 'sparse', 'empty'].map(inode)).toEqual(inodes);
+  });
+
+  test('do not change what has become another name of them, in the preserved paths or outside', async () => {
+    const { base, root } = plant();
+    for (const [name, content] of Object.entries({ current: 'v5', previous: 'v4', same: 'v5', long: 'v1 and more' })) {
+      writeFileSync(join(root, name), content);
+    }
+    const before = look(root);
+    const captured = await capture([root]);
+    const link = (from: string, to: string): void => {
+      rmSync(to, { force: true });
+      linkSync(from, to);
+    };
+    link(join(root, 'current'), join(root, 'previous'));
+    // The same bytes: only the time is that of another file.
+    link(join(root, 'current'), join(root, 'same'));
+    setModifiedTime(Buffer.from(join(root, 'current')), before[join(root, 'current')]?.modifiedNs ?? 0n);
+    const backup = join(base, 'backup');
+    mkdirSync(backup);
+    truncateSync(join(root, 'sparse'), 10 << 20);
+    const outside = ['long', 'a', 'sparse', 'empty'];
+    for (const name of outside) link(join(root, name), join(backup, name));
+    // One to be written, one only to be cut, one that is given other attributes.
+    appendFileSync(join(root, 'long'), ', longer');
+    writeFileSync(join(root, 'a'), 'other\n');
+    chmodSync(join(root, 'empty'), 0o600);
+    setModifiedTime(Buffer.from(join(root, 'empty')), 5n);
+    const kept = look(backup);
+    expect(await bringBack(captured)).toEqual([]);
+    expect(look(root)).toEqual(before);
+    expect(statSync(join(root, 'sparse')).blocks * 512).toBeLessThan(2 << 20);
+    const singly = Object.entries(kept).map(([path, seen]) => [path, seen.links === 0 ? seen : { ...seen, links: 1 }]);
+    // The image's own link of `a` has followed it; what is left of the old file is the backup's alone.
+    expect(look(backup)).toEqual(Object.fromEntries(singly));
+    expect(readdirSync(root).filter((name) => name.startsWith('.ff-'))).toEqual([]);
+  });
+
+  test('stay the same files with the names that they have in the image', async () => {
+    const { base, root } = plant();
+    const before = look(root);
+    const captured = await capture([root]);
+    const { ino } = statSync(join(root, 'a'));
+    appendFileSync(join(root, 'a'), 'more\n');
+    await bringBack(captured);
+    expect(look(root)).toEqual(before);
+    expect(statSync(join(root, 'sub', 'same-as-a')).ino).toBe(ino);
+    // Not with one more: nor is a file that an interrupted restore has left under another name.
+    renameSync(join(root, 'a'), join(root, hiddenName('a')));
+    writeFileSync(join(root, hiddenName('a')), 'half');
+    linkSync(join(root, hiddenName('a')), join(base, 'backup'));
+    await bringBack(captured);
+    expect(look(root)).toEqual(before);
+    expect(readFileSync(join(base, 'backup'), 'utf8')).toBe('half');
   });
 
   test('push aside what was not there, and what is of another kind now', async () => {
@@ -299,6 +353,76 @@ describe('a restore of files that does not come to its end', () => {
     await expect(bringBack(captured)).rejects.toMatchObject({ code: 'image' });
     expect(readdirSync(join(root, 'sub'))).not.toContain('large');
     expect(statSync(hidden).isFile()).toBe(true);
+  });
+
+  test('loses nothing that lies under the name that a file has while it is changed', async () => {
+    const { captured, root, before } = await changed();
+    // As a restore leaves it that was killed while it made a copy of a file that runs.
+    writeFileSync(join(root, 'sub', hiddenName('large')), 'half of a copy');
+    expect(await bringBack(captured)).toEqual([expect.stringMatching(/^2 files and directories/)]);
+    const aside = join(root, SET_ASIDE);
+    const [stamp = ''] = readdirSync(aside);
+    expect(readFileSync(join(aside, stamp, 'sub', hiddenName('large')), 'utf8')).toBe('half of a copy');
+    rmSync(aside, { recursive: true });
+    setModifiedTime(Buffer.from(root), before[root]?.modifiedNs ?? 0n);
+    expect(look(root)).toEqual(before);
+  });
+
+  test('does not mind that what it would set aside is gone by then', async () => {
+    const { captured, root, before } = await changed();
+    const image = await captured.open();
+    const warnings: string[] = [];
+    const options = { image, roots: captured.roots, except: [], preserveSetuid: false };
+    const staged = await stageFiles({ ...options, warn: (text) => warnings.push(text) }, () => undefined);
+    unlinkSync(join(root, 'new'));
+    await staged.apply();
+    image.close();
+    expect(warnings).toEqual([]);
+    expect(look(root)).toEqual(before);
+  });
+
+  test('can be dropped, and tried again, also by those who need rights to remove what cannot be written', async () => {
+    const root = join(makeDirectory(), 'data');
+    const below = join(root, 'fixed', 'deep');
+    mkdirSync(below, { recursive: true });
+    writeFileSync(join(below, 'file'), 'x');
+    symlinkSync(root, join(below, 'link'));
+    writeFileSync(join(root, 'last'), 'y');
+    for (const path of [below, join(root, 'fixed')]) chmodSync(path, 0o555);
+    const { store, manifest } = await capture([root]);
+    rmSync(join(root, 'fixed'), { recursive: true });
+    chmodSync(root, 0o750);
+    const drop = ['setpriv', '--bounding-set=-dac_override,-dac_read_search', '--inh-caps=-all'];
+    const answer = await askScript(
+      `
+      import { chmodSync, readdirSync, statSync } from 'node:fs';
+      import { openStore } from '${moduleUrl('store/store.js')}';
+      import { openImage } from '${moduleUrl('image/reader.js')}';
+      import { stageFiles } from '${moduleUrl('files/stage.js')}';
+      const { directory, manifest, root } = ${JSON.stringify({ directory: store.directory, manifest, root })};
+      const image = await openImage({ store: openStore(directory), manifest });
+      const warnings = [];
+      const warn = (text) => warnings.push(text);
+      const stage = (progress) => stageFiles({ image, roots: [root], except: [], preserveSetuid: false, warn }, progress);
+      const left = () => readdirSync(root).filter((name) => name !== 'last').length;
+      // As one leaves it that is killed.
+      await stage(() => undefined);
+      const seen = [left()];
+      let entries = 0;
+      const failed = await stage(() => {
+        if (++entries === 6) throw new Error('the reason');
+      }).catch((error) => error.message);
+      seen.push(left());
+      const staged = await stage(() => undefined);
+      chmodSync(root, 0o550);
+      staged.discard();
+      const mode = statSync(root).mode & 0o7777;
+      console.log(JSON.stringify({ failed, seen: [...seen, left()], mode, warnings }));
+      `,
+      process.getuid?.() === 0 ? drop : [],
+    );
+    const denied: unknown = expect.stringMatching(/^cannot remove .*\.ff-new-.*: permission denied/);
+    expect(answer).toEqual({ failed: 'the reason', seen: [1, 0, 1], mode: 0o550, warnings: [denied] });
   });
 
   test('can be dropped before anything was seen of it', async () => {

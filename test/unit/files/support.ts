@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto';
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { type CapturedFiles, captureFiles } from '../../../src/files/capture.js';
 import { type StageOptions, stageFiles } from '../../../src/files/stage.js';
+import type { Manifest } from '../../../src/image/manifest.js';
 import { newPrefix } from '../../../src/image/names.js';
 import { type ImageReader, openImage } from '../../../src/image/reader.js';
 import { createImageWriter } from '../../../src/image/writer.js';
@@ -12,6 +13,7 @@ import { makeStore, manifestOf } from '../image/support.js';
 
 export interface Captured extends CapturedFiles {
   readonly store: Store & { readonly directory: string };
+  readonly manifest: Manifest;
   readonly warnings: readonly string[];
   /** Opened anew each time, as a restore does. */
   readonly open: () => Promise<ImageReader>;
@@ -25,7 +27,7 @@ export async function capture(roots: readonly string[], except: readonly string[
   const signal = new AbortController().signal;
   const files = await captureFiles({ writer, roots, except, warn: (text) => warnings.push(text), signal });
   const manifest = manifestOf(await writer.finish());
-  return { ...files, store, warnings, open: () => openImage({ store, manifest }) };
+  return { ...files, store, manifest, warnings, open: () => openImage({ store, manifest }) };
 }
 
 /** Stage and apply what was captured; returns the warnings. */

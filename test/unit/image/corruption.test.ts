@@ -18,6 +18,27 @@ const files = new Map<string, Uint8Array>([
   ['pages-2.img', Buffer.alloc(90_000, 'x')],
 ]);
 
+test('the check of what nobody has read tells how far it is, for a watch over restores that stand still', async () => {
+  const store = makeStore();
+  const { manifest } = await writeImage(store, new Map([...files, ['large', noise(5_000_000, 3)]]));
+  const image = await openImage({ store, manifest });
+  const { chunks } = image.index;
+  const rawBytes = Array.from({ length: chunks.length }, (_, chunk) => chunks.rawBytes(chunk));
+  const total = rawBytes.reduce((sum, bytes) => sum + bytes, 0);
+  try {
+    await image.readAt('large', 2_500_000, 1);
+    const told: number[] = [];
+    await image.verifyRest((bytes) => told.push(bytes));
+    expect(told).toEqual([...told].sort((one, other) => one - other));
+    expect(told).toHaveLength(chunks.length - 1);
+    expect(rawBytes).toContain(total - (told.at(-1) ?? 0));
+    await image.verifyRest((bytes) => told.push(bytes));
+    expect(told).toHaveLength(chunks.length - 1);
+  } finally {
+    image.close();
+  }
+});
+
 describe.each(CODECS)('an image with codec %s', (codec: Codec) => {
   let good: string;
   let objects: string[];
