@@ -110,3 +110,9 @@ const getpgrp = libc.func('int getpgrp()') as () => number;
 export function isForegroundTerminal(fd: number): boolean {
   return tcgetpgrp(fd) === getpgrp();
 }
+
+/** Whether this is our terminal, but another's foreground: whoever reads it here is stopped by SIGTTIN. */
+export function isBackgroundTerminal(fd: number): boolean {
+  const group = tcgetpgrp(fd);
+  return group >= 0 && group !== getpgrp();
+}

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // On a terminal: the application has one of its own, Ctrl-C reaches it, and ours is put back on every way out.
 import { constants } from 'node:os';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
 import { inTurn } from '../support/in-turn.js';
+import type { Place } from '../support/place.js';
 import { signalPid } from '../support/processes.js';
-import { fixture, PYTHON } from '../support/stage.js';
+import { fastfreeze, fixture, PYTHON } from '../support/stage.js';
 import { Terminal, type TerminalEnd } from '../support/terminal.js';
-import { sleep } from '../support/until.js';
+import { sleep, until } from '../support/until.js';
 
 const run = (bed: Bed, mode: string, ...options: string[]): string[] => [
   'run',
@@ -20,6 +21,13 @@ const run = (bed: Bed, mode: string, ...options: string[]): string[] => [
   fixture('terminal.py'),
   mode,
 ];
+
+/** A shell with job control that has the terminal, as a user's. */
+async function interactiveShell(bed: Bed, place: Place): Promise<Terminal> {
+  const shell = new Terminal(bed, place, ['--norc', '--noprofile', '-i'], 24, 200, { PS1: 'prompt> ' }, ['bash']);
+  await shell.shows(/prompt> /);
+  return shell;
+}
 
 function expectPutBack(end: TerminalEnd): void {
   expect(end.after).toEqual(end.before);
@@ -160,6 +168,47 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         expect(terminal.screen).not.toMatch(/no job control|cannot set terminal process group/);
       });
     }, 90_000);
+
+    for (const began of ['in the background', 'on the terminal']) {
+      it(`in the background it leaves what is typed to the shell, and is continued where there is more to read (began ${began})`, async () => {
+        await withBed(identity, async (bed) => {
+          const isFirst = began === 'in the background';
+          const got = bed.write('got', '');
+          const reads = bed.write('reads.sh', `echo reads-now; exec cat >${got}`);
+          const words = isFirst ? [...run(bed, '').slice(0, 4), 'sh', reads] : run(bed, 'cooked');
+          if (!isFirst) {
+            const place = await bed.place();
+            const terminal = new Terminal(bed, place, words);
+            await terminal.shows(/ready/);
+            expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+            expect(await terminal.ends()).toMatchObject({ code: 137 });
+          }
+
+          const place = await bed.place();
+          const shell = await interactiveShell(bed, place);
+          shell.type(`${[...fastfreeze(), ...words].join(' ')} &\n`);
+          await shell.shows(isFirst ? /reads-now/ : /restore took/);
+          // Each line arrives whole and in order, or one of the numbers does not appear.
+          for (let line = 0; line < 20; line += 1) {
+            shell.type(`echo typed-$((${line} + 1000))\n`);
+            await shell.shows(new RegExp(`typed-${line + 1000}`), 10_000);
+          }
+          expect(readFileSync(got, 'utf8')).toBe('');
+          expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+          await shell.shows(/was checkpointed/);
+          shell.type('exit 7\n');
+          expect(await shell.ends()).toMatchObject({ code: 7 });
+
+          const second = new Terminal(bed, await bed.place(), words);
+          await second.shows(/restore took/);
+          second.type(isFirst ? 'hello\n' : 'b\n');
+          if (isFirst) await until('what was typed', () => readFileSync(got, 'utf8') === 'hello\n');
+          else await second.shows(/key 62/);
+          signalPid(await second.pid(), 'SIGTERM');
+          await second.ends();
+        });
+      }, 120_000);
+    }
 
     it('a checkpoint of over a second shows its progress on a terminal', async () => {
       await withBed(identity, async (bed) => {

@@ -13,6 +13,8 @@ import { type Sink, descriptorSink, fileSink } from './sink.js';
 export interface OuterStdio {
   /** stdin, stdout, stderr as `run` was given them. */
   readonly terminal: readonly [boolean, boolean, boolean];
+  /** stdin is our terminal, and another job is in its foreground. */
+  readonly background: boolean;
   /** Settings and window size of the terminal on stdin, to give the application's own the same. */
   readonly settings?: Buffer;
   readonly windowSize?: Buffer;
@@ -96,7 +98,7 @@ export function scratchStdio(options: StdioOptions): AppStdio {
   if (stdinFile !== undefined) {
     streams.push({ role: 'stdin', fds: [0], kind: 'file', resource: '', appFd: undefined });
   } else if (!terminalFds.includes(0)) {
-    const stream = openInput(options, Buffer.alloc(0), 0);
+    const stream = openInput(options, Buffer.alloc(0), inputSource(outer));
     streams.push(stream);
     stdio[0] = stream.appFd ?? 'ignore';
   }
@@ -142,7 +144,10 @@ export function restoredStdio(
       terminal = openTerminal(options, record.fds, saved);
       streams.push({ ...terminal.stream, replaces: record.resource });
     } else if (record.role === 'stdin') {
-      streams.push({ ...openInput(options, saved, record.ended ? undefined : 0), replaces: record.resource });
+      streams.push({
+        ...openInput(options, saved, record.ended ? undefined : inputSource(options.outer)),
+        replaces: record.resource,
+      });
     } else {
       const role = record.role === 'stderr' ? 'stderr' : 'stdout';
       const sink = sinkFor(options, role, record.file);
@@ -227,7 +232,7 @@ function record(stream: Stream, pending: Map<StreamRecord['role'], Buffer>): Str
   };
 }
 
-function openInput(options: StdioOptions, first: Buffer, sourceFd: number | undefined): Stream {
+function openInput(options: StdioOptions, first: Buffer, sourceFd: number | 'silent' | undefined): Stream {
   const pipe = makePipe();
   const input = createInputRelay({
     poller: options.poller,
@@ -240,6 +245,15 @@ function openInput(options: StdioOptions, first: Buffer, sourceFd: number | unde
   const peekFd = openSync(`/proc/self/fd/${pipe.readFd}`, constants.O_RDONLY | constants.O_NONBLOCK);
   const resource = readlinkSync(`/proc/self/fd/${pipe.readFd}`);
   return { role: 'stdin', fds: [0], kind: 'pipe', resource, appFd: pipe.readFd, input, peekFd };
+}
+
+/**
+ * What is typed at our terminal while another job is in its foreground is for that one. The kernel would stop us for reading
+ * it (SIGTTIN), were our session not another. The application gets an input that stays open and brings nothing: with one at
+ * its end (/dev/null) it would go on without, and could not be typed to when it is continued in the foreground.
+ */
+function inputSource(outer: OuterStdio): number | 'silent' {
+  return outer.background ? 'silent' : 0;
 }
 
 function openOutput(poller: Poller, role: 'stdout' | 'stderr', fds: readonly number[], sink: Sink): Stream {
@@ -270,7 +284,7 @@ function openTerminal(options: StdioOptions, fds: readonly number[], first: Buff
   const output = createOutputRelay({ poller: options.poller, fd: masterFd, sink, closeFdAtEnd: false });
   const input = createInputRelay({
     poller: options.poller,
-    sourceFd: 0,
+    sourceFd: inputSource(options.outer),
     targetFd: masterFd,
     closeTargetAtEnd: false,
     first,

@@ -4,6 +4,7 @@ import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import { closeFd, tryWrite } from '../../linux/fds.js';
 import { SystemError } from '../../linux/libc.js';
 import { type Poller, POLLERR, POLLHUP, POLLOUT } from '../../linux/poller.js';
+import { reopenNonblocking } from './reopen.js';
 
 /** Where the application's output goes: our own standard output or error, or a file of ours. */
 export interface Sink {
@@ -33,7 +34,8 @@ const FULL_RETRY_MS = 500;
 
 /** A sink on one of our own descriptors. Never blocks, and never changes flags that its other users see. */
 export function descriptorSink(poller: Poller, fd: number): Sink {
-  const own = reopenNonblocking(fd);
+  // Where only the shared description is to be had, it is written to in small pieces.
+  const own = reopenNonblocking(fd, 'write');
   const target = own ?? fd;
   const step = own === undefined ? ATOMIC_BYTES : Number.MAX_SAFE_INTEGER;
   return createSink({ poller, fd: target, step, close: () => (own === undefined ? undefined : closeFd(own)) });
@@ -193,18 +195,5 @@ function writeOrClosed(fd: number, bytes: Buffer, length: number): number | 'aga
     if (error instanceof SystemError && error.code === 'EIO' && !fstatSync(fd).isFile()) return 'closed';
     if (error instanceof SystemError && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) return 'full';
     throw error;
-  }
-}
-
-/** A description of our own for a pipe or terminal; undefined where the kernel does not let us open it again. */
-function reopenNonblocking(fd: number): number | undefined {
-  const stat = fstatSync(fd);
-  if (stat.isFile()) return undefined;
-  if (!stat.isFIFO() && !stat.isCharacterDevice()) return undefined;
-  try {
-    return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-  } catch {
-    // Somebody else's pipe or terminal: the shared description must do, in small pieces.
-    return undefined;
   }
 }

@@ -3,6 +3,7 @@ import { isatty } from 'node:tty';
 import { toErrorRecord } from '../../base/errors.js';
 import type { Logger } from '../../base/log.js';
 import {
+  isBackgroundTerminal,
   isForegroundTerminal,
   rawSettings,
   readTerminalSettings,
@@ -19,7 +20,10 @@ export interface OuterTerminal {
 
 export function openTerminal(log: Logger): OuterTerminal {
   const usable = isatty(0) && isForegroundTerminal(0);
-  if (!usable) return { outer: { terminal: [false, false, false] }, restore: () => undefined };
+  if (!usable) {
+    const outer = { terminal: [false, false, false], background: isBackgroundTerminal(0) } as const;
+    return { outer, restore: () => undefined };
+  }
   const settings = readTerminalSettings(0);
   const windowSize = readWindowSize(0);
   writeTerminalSettings(0, rawSettings(settings));
@@ -38,6 +42,7 @@ export function openTerminal(log: Logger): OuterTerminal {
   return {
     outer: {
       terminal: [true, isatty(1), isatty(2)],
+      background: false,
       settings: settings.toString('base64'),
       windowSize: windowSize.toString('base64'),
     },

@@ -89,6 +89,7 @@ export function stdioOptions({ config, poller, onInterrupt }: AppStart): StdioOp
     poller,
     outer: {
       terminal: outer.terminal,
+      background: outer.background,
       ...(settings === undefined ? {} : { settings }),
       ...(outer.windowSize === undefined ? {} : { windowSize: Buffer.from(outer.windowSize, 'base64') }),
       ...(outer.outputPath === undefined ? {} : { outputPath: outer.outputPath }),

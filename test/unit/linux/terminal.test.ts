@@ -4,6 +4,7 @@ import { constants, openSync } from 'node:fs';
 import { closeFd, setNonblocking, tryRead, tryWrite } from '../../../src/linux/fds.js';
 import {
   interruptByte,
+  isBackgroundTerminal,
   isForegroundTerminal,
   openPseudoTerminal,
   rawSettings,
@@ -92,6 +93,7 @@ describe('terminal settings', () => {
     expect(isForegroundTerminal(file)).toBe(false);
     // Nor is a terminal ours that does not control us.
     expect(isForegroundTerminal(slaveFd)).toBe(false);
+    expect([file, slaveFd].map(isBackgroundTerminal)).toEqual([false, false]);
     closeFd(file);
   });
 });
