@@ -210,6 +210,47 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       }, 120_000);
     }
 
+    for (const redirected of ['>out', '>out 2>err']) {
+      it(`with ${redirected} only that goes into files: the rest shows on the terminal, also after a restore`, async () => {
+        await withBed(identity, async (bed) => {
+          const outPath = bed.write('out', '');
+          const errPath = bed.write('err', '');
+          const hasErr = redirected.includes('err');
+          const script = [
+            'echo out 1; echo err 1 >&2; echo prompt 1 >/dev/tty',
+            'read key; echo out $key; echo err $key >&2; echo prompt $key >/dev/tty',
+            'read key; exit 5',
+          ];
+          const command = [...run(bed, '').slice(0, 4), 'sh', bed.write('app.sh', script.join('\n'))];
+          const redirect = ['sh', '-c', `exec "$@" >${outPath} ${hasErr ? `2>${errPath}` : ''}`, 'sh', ...fastfreeze()];
+          const begin = (place: Place): Terminal => new Terminal(bed, place, command, 30, 100, {}, redirect);
+          const place = await bed.place();
+          const first = begin(place);
+          await first.shows(/prompt 1\r\n/);
+          await until('the output', () => readFileSync(outPath, 'utf8') === 'out 1\n');
+          if (hasErr) await until('the errors', () => /^err 1\n/m.test(readFileSync(errPath, 'utf8')));
+          else expect(first.screen).toMatch(/^err 1\r\n/m);
+          expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+          const stopped = await first.ends();
+          expect(stopped.code).toBe(137);
+          expectPutBack(stopped);
+          expect(readFileSync(outPath, 'utf8')).toBe('out 1\n');
+
+          const second = begin(await bed.place());
+          second.type('2\n');
+          await second.shows(/prompt 2\r\n/);
+          expect(second.screen).toMatch(/^2\r\n/m);
+          second.type('3\n');
+          const end = await second.ends();
+          expect(end.code).toBe(5);
+          expectPutBack(end);
+          expect(readFileSync(outPath, 'utf8')).toBe('out 2\n');
+          if (hasErr) expect(readFileSync(errPath, 'utf8')).toMatch(/^err 2\n/m);
+          else expect(second.screen).toMatch(/^err 2\r\n/m);
+        });
+      }, 90_000);
+    }
+
     it('a checkpoint of over a second shows its progress on a terminal', async () => {
       await withBed(identity, async (bed) => {
         const place = await bed.place();

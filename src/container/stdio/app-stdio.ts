@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { FastFreezeError } from '../../base/errors.js';
 import { closeFd, makePipe, peekPipe } from '../../linux/fds.js';
 import { type Poller } from '../../linux/poller.js';
@@ -280,7 +281,7 @@ function openTerminal(options: StdioOptions, fds: readonly number[], first: Buff
   const slaveFd = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
   if (options.outer.settings !== undefined) writeTerminalSettings(slaveFd, options.outer.settings);
   if (options.outer.windowSize !== undefined) writeWindowSize(masterFd, options.outer.windowSize);
-  const sink = descriptorSink(options.poller, 1);
+  const sink = terminalSink(options.poller, fds);
   const output = createOutputRelay({ poller: options.poller, fd: masterFd, sink, closeFdAtEnd: false });
   const input = createInputRelay({
     poller: options.poller,
@@ -294,6 +295,17 @@ function openTerminal(options: StdioOptions, fds: readonly number[], first: Buff
   const resource = `tty[${stat.rdev.toString(16)}:${stat.dev.toString(16)}]`;
   const stream: Stream = { role: 'terminal', fds, kind: 'terminal', resource, appFd: slaveFd, sink, output, input };
   return { stream, masterFd, path };
+}
+
+/**
+ * Where the terminal that the application has on `fds` is outside. What it writes there besides its standard output (errors,
+ * prompts, the echo of keys) must not come into a file that only its standard output was sent to. But where that went to the
+ * terminal as well, the two cannot be told apart: then whatever we are given for standard output gets both.
+ */
+function terminalSink(poller: Poller, fds: readonly number[]): Sink {
+  if (fds.includes(1)) return descriptorSink(poller, 1);
+  if (fds.includes(2)) return descriptorSink(poller, 2);
+  return descriptorSink(poller, isatty(0) ? 0 : 2);
 }
 
 function isTerminalFor(outer: OuterStdio, fd: number): boolean {

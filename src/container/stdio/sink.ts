@@ -72,6 +72,8 @@ export function fileSink(poller: Poller, path: string, lengthBytes: number | und
   return sink;
 }
 
+const TAKES_NOTHING: readonly string[] = ['EIO', 'EBADF'];
+
 function createSink(options: { poller: Poller; fd: number; step: number; close: () => void }): Sink {
   const queue: Buffer[] = [];
   let pendingBytes = 0;
@@ -187,12 +189,15 @@ function createSink(options: { poller: Poller; fd: number; step: number; close: 
   };
 }
 
-/** A terminal that has hung up answers EIO: nobody will read there any more, which is no reason to end the job. */
+/**
+ * A terminal that has hung up answers EIO, one that was opened for reading only (`< /dev/tty`) EBADF: nobody will read there,
+ * which is no reason to end the job.
+ */
 function writeOrClosed(fd: number, bytes: Buffer, length: number): number | 'again' | 'closed' | 'full' {
   try {
     return tryWrite(fd, bytes, length);
   } catch (error) {
-    if (error instanceof SystemError && error.code === 'EIO' && !fstatSync(fd).isFile()) return 'closed';
+    if (error instanceof SystemError && TAKES_NOTHING.includes(error.code) && !fstatSync(fd).isFile()) return 'closed';
     if (error instanceof SystemError && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) return 'full';
     throw error;
   }
