@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { rmSync, writeSync } from 'node:fs';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import type { App } from '../container/app.js';
@@ -405,7 +405,8 @@ function sum(numbers: readonly number[]): number {
 /** In raw mode a line feed does not return the carriage. */
 function writeForRawTerminal(line: string): void {
   try {
-    process.stderr.write(line.replaceAll('\n', '\r\n'));
+    // Not by process.stderr, whose error would come later, and end us.
+    writeSync(2, line.replaceAll('\n', '\r\n'));
   } catch {
     return; // The terminal has gone; there is nobody to tell.
   }

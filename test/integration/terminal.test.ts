@@ -146,6 +146,34 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
       });
     }, 90_000);
 
+    it('an application that survives the loss of its terminal goes on, and is frozen and continued on another', async () => {
+      await withBed(identity, async (bed) => {
+        const path = bed.write('counter', '0000000000');
+        const lines = (): number => Number(readFileSync(path, 'utf8'));
+        const command = [...run(bed, '').slice(0, 4), PYTHON, fixture('survivor.py'), path];
+        const place = await bed.place();
+        const first = new Terminal(bed, place, command);
+        await first.shows(/line 20 /);
+        first.hangUp();
+        // More than all that lies between it and the terminal can hold.
+        const atHangUp = lines();
+        await until('4 MiB more', () => lines() > atHangUp + 1024);
+        expect(await place.fastfreeze(['checkpoint', '--leave-running'])).toMatchObject({ code: 0 });
+        const atCheckpoint = lines();
+        await until('a line after the checkpoint', () => lines() > atCheckpoint);
+        expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+        expect((await first.ends()).code).toBe(137);
+
+        const stoppedAt = lines();
+        const second = new Terminal(bed, await bed.place(), command);
+        await second.shows(new RegExp(`line ${stoppedAt + 20} `));
+        second.type('q\n');
+        const end = await second.ends();
+        expect(end.code).toBe(4);
+        expectPutBack(end);
+      });
+    }, 90_000);
+
     test('an interactive shell with job control works', async () => {
       await withBed(identity, async (bed) => {
         const terminal = new Terminal(

@@ -19,7 +19,10 @@ export function createInputRelay(options: {
   /** Our standard input; `silent` for one that neither brings anything nor ends; undefined when it has ended. */
   sourceFd: number | 'silent' | undefined;
   targetFd: number;
-  /** A terminal is not closed at the end of the input. */
+  /**
+   * False for a terminal, which is not closed at the end of the input. The nearest to a hang-up would be to let the application
+   * read an end, but many programs leave at that, and where to take up again is at the next terminal that it is continued on.
+   */
   closeTargetAtEnd: boolean;
   /** Bytes of the image that come first. */
   first: Buffer;
