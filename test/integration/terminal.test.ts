@@ -4,6 +4,7 @@ import { constants } from 'node:os';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
 import { withBed, type Bed, type Identity } from '../support/bed.js';
+import { GcsFake } from '../support/gcs-fake.js';
 import { inTurn } from '../support/in-turn.js';
 import type { Place } from '../support/place.js';
 import { signalPid } from '../support/processes.js';
@@ -102,6 +103,71 @@ for (const identity of ['root', 'user'] as const satisfies readonly Identity[]) 
         expect(await second.ends()).toMatchObject({ code: 3 });
       });
     }, 90_000);
+
+    it('during a restore Ctrl-C ends the run; what else is typed, and a new size, are for the application', async () => {
+      await withBed(identity, async (bed) => {
+        const fake = await GcsFake.start();
+        try {
+          fake.makeBucket('jobs');
+          const command = (name: string, ...words: string[]): string[] => [
+            'run',
+            '--image-url',
+            `gs://jobs/${name}`,
+            '--',
+            PYTHON,
+            ...words,
+          ];
+          const freeze = async (words: readonly string[], pattern: RegExp): Promise<void> => {
+            const place = await bed.place();
+            const terminal = new Terminal(bed, place, words, 30, 100, fake.env);
+            await terminal.shows(pattern);
+            expect(await place.fastfreeze(['checkpoint'])).toMatchObject({ code: 0 });
+            expect((await terminal.ends()).code).toBe(137);
+          };
+          const restoring = async ([run = '', ...words]: string[], ...options: string[]): Promise<Terminal> => {
+            const place = await bed.place();
+            const env = { ...fake.env, FF_STORE_RATE_LIMIT: '1M' };
+            const terminal = new Terminal(bed, place, [run, ...options, ...words], 30, 100, env);
+            await until(
+              'the restore',
+              async () => /: restoring/.test((await place.fastfreeze(['status'])).stdout),
+              20_000,
+              () => terminal.screen,
+            );
+            return terminal;
+          };
+
+          // At that rate its restore takes half a minute.
+          const large = command('large', fixture('memory.py'), bed.path('stop'), '60');
+          await freeze(large, /holding 60 MB/);
+          for (const options of [[], ['--checkpoint-on', 'SIGINT']]) {
+            const ended = await restoring(large, ...options);
+            ended.type('x\x1a\x1c\x03');
+            const end = await ended.ends(20_000);
+            expect(end.code).toBe(170);
+            expectPutBack(end);
+            expect(ended.screen).toMatch(/SIGINT came first/);
+          }
+
+          const small = command('small', fixture('terminal.py'), 'raw');
+          await freeze(small, /^ready /m);
+          const second = await restoring(small);
+          second.resize(44, 122);
+          second.type('a');
+          await second.shows(/size 44 122/);
+          await second.shows(/key 61/);
+          second.type('\x03');
+          await second.shows(/got INT/);
+          second.type('q');
+          const last = await second.ends();
+          expect(last.code).toBe(3);
+          expectPutBack(last);
+          expect(second.screen).not.toMatch(/VIOLATION|Traceback/);
+        } finally {
+          await fake.stop();
+        }
+      });
+    }, 120_000);
 
     it('the terminal is put back when the application dies, fails to start, or we are told to end', async () => {
       await withBed(identity, async (bed) => {

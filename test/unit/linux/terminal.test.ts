@@ -8,6 +8,7 @@ import {
   isForegroundTerminal,
   openPseudoTerminal,
   rawSettings,
+  rawSettingsWithInterrupt,
   readTerminalSettings,
   readWindowSize,
   writeTerminalSettings,
@@ -69,6 +70,25 @@ describe('terminal settings', () => {
     expect(await stty('-g')).toBe(before);
     tryWrite(masterFd, Buffer.from('hi\n'), 3);
     expect(await shown()).toBe('hi\r\n');
+  });
+
+  test('are made raw but for the interrupt key, where there is one', async () => {
+    await stty('intr', '^X');
+    const settings = readTerminalSettings(slaveFd);
+    writeTerminalSettings(slaveFd, rawSettings(settings));
+    const raw = await stty('-a');
+    writeTerminalSettings(slaveFd, rawSettingsWithInterrupt(settings));
+    const words = (text: string): string => text.replace(/\s+/g, ' ');
+    const wanted = words(raw)
+      .replace('-isig', 'isig')
+      .replace(/quit = [^;]+/, 'quit = <undef>')
+      .replace(/susp = [^;]+/, 'susp = <undef>');
+    expect(wanted).not.toBe(words(raw));
+    expect(words(await stty('-a'))).toBe(wanted);
+    writeTerminalSettings(slaveFd, settings);
+    await stty('-isig');
+    writeTerminalSettings(slaveFd, rawSettingsWithInterrupt(readTerminalSettings(slaveFd)));
+    expect(await stty('-a')).toContain('-isig');
   });
 
   test('tell another interrupt key, and none', async () => {
