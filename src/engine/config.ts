@@ -93,6 +93,8 @@ export interface SupervisorConfig extends JobOptions {
   readonly criuVersion: string;
   readonly outer: {
     readonly terminal: readonly [boolean, boolean, boolean];
+    /** stdin is our terminal, and another job is in its foreground: what is typed there is not for us. */
+    readonly background: boolean;
     /** Base64 of the settings and window size of the terminal on stdin. */
     readonly settings?: string;
     readonly windowSize?: string;

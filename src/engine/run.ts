@@ -146,15 +146,22 @@ async function runSupervised(
   signals: CaughtSignals,
   voice: Voice,
 ): Promise<RunOutcome> {
-  const { log, startedAtMs, hooks } = voice;
+  const { log, startedAtMs } = voice;
   const criu = await signals.unlessEnded(findCriu({ env: process.env, privileged: isPrivileged() }));
   if (criu.warning !== undefined) log.warn(criu.warning);
   const temporary = options.container ? temporaryDirectory(job.path) : {};
   const terminal = openTerminal(log);
+  const hooks: RunHooks = {
+    ...voice.hooks,
+    onReady: (generation) => {
+      terminal.handOver();
+      voice.hooks.onReady?.(generation);
+    },
+  };
   try {
     const about = { job, holder, plan, criu, temporary, terminal: terminal.outer, startedAtMs };
     const config = supervisorConfig(options, { ...about, mayBeToldToLeave: hooks.pilot !== undefined }, log);
-    return await supervise(config, plan, job, signals, voice);
+    return await supervise(config, plan, job, signals, { ...voice, hooks });
   } finally {
     terminal.restore();
     const left = temporary.temporaryDirectory && removeTemporaryDirectory(temporary.temporaryDirectory);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { spawn } from 'node:child_process';
-import { rmSync } from 'node:fs';
+import { rmSync, writeSync } from 'node:fs';
 import { FastFreezeError, asFastFreezeError, fromErrorRecord, toErrorRecord } from '../base/errors.js';
 import { type Logger, createLogger } from '../base/log.js';
 import { every } from '../base/timers.js';
@@ -82,7 +82,7 @@ export function startSupervisor(options: SupervisorOptions): Supervisor {
   return {
     signal: (signal, ifNotReady) => job.signal(signal, ifNotReady),
     toldToLeave: (told) => job.toldToLeave(told),
-    setWindowSize: (size) => job.stdio?.setWindowSize(size),
+    setWindowSize: (size) => job.setWindowSize(size),
     launcherGone: () => job.launcherGone(send),
     close: () => poller.close(),
   };
@@ -92,6 +92,8 @@ class Job {
   phase: Phase = 'starting';
   stdio: AppStdio | undefined;
   private app: App | undefined;
+  /** Of the terminal outside. */
+  private windowSize: Buffer | undefined;
   private command: readonly string[];
   private control: ControlServer | undefined;
   private readonly checkpoints: Checkpoints;
@@ -114,6 +116,8 @@ class Job {
     private readonly options: SupervisorOptions,
   ) {
     this.command = config.command;
+    const { windowSize } = config.outer;
+    this.windowSize = windowSize === undefined ? undefined : Buffer.from(windowSize, 'base64');
     const app = { pid: () => this.app?.pid, end: (error: FastFreezeError) => this.endByLease(error) };
     this.lease = guardLease(config, log, app, this.opening());
     this.checkpoints = new Checkpoints({
@@ -172,6 +176,12 @@ class Job {
   toldToLeave(told: boolean): void {
     if (told) this.toldToLeaveAtMs = performance.now();
     this.heardOfLeaving();
+  }
+
+  /** A size that comes before the application has a terminal is kept until it does. */
+  setWindowSize(size: Buffer | undefined): void {
+    this.windowSize = size;
+    if (size !== undefined) this.stdio?.setWindowSize(size);
   }
 
   /** Pass a signal to the application, or take it as the wish for a checkpoint. */
@@ -255,6 +265,7 @@ class Job {
     try {
       if (generation === undefined) {
         this.stdio = scratchStdio(stdioOptions(this.appStart()));
+        this.setWindowSize(this.windowSize);
         this.app = await startFromScratch(this.appStart(), this.stdio);
         this.tell({ action: 'run_from_scratch', ...outcome() });
       } else {
@@ -280,6 +291,8 @@ class Job {
     const restored = await continueFrom(this.appStart(), generation);
     this.app = restored.app;
     this.stdio = restored.stdio;
+    // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
+    this.setWindowSize(this.windowSize);
     this.command = restored.record.command;
     this.replacedFiles = restored.replacedFiles;
     this.checkpoints.inherit(restored.record);
@@ -405,7 +418,8 @@ function sum(numbers: readonly number[]): number {
 /** In raw mode a line feed does not return the carriage. */
 function writeForRawTerminal(line: string): void {
   try {
-    process.stderr.write(line.replaceAll('\n', '\r\n'));
+    // Not by process.stderr, whose error would come later, and end us.
+    writeSync(2, line.replaceAll('\n', '\r\n'));
   } catch {
     return; // The terminal has gone; there is nobody to tell.
   }

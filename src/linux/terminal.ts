@@ -21,8 +21,14 @@ const TIOCSPTLCK = 0x40045431;
 const TIOCGPTN = 0x80045430;
 const O_RDWR = 2;
 const O_NOCTTY = 0o400;
-/** Place of c_cc[VINTR] in glibc's struct termios: four 32-bit flag words and c_line before c_cc. */
+/** Places in glibc's struct termios: four 32-bit flag words and c_line before c_cc. */
+const LFLAG_OFFSET = 12;
 const VINTR_OFFSET = 17;
+const VQUIT_OFFSET = VINTR_OFFSET + 1;
+const VSUSP_OFFSET = VINTR_OFFSET + 10;
+const ISIG = 1;
+/** _POSIX_VDISABLE: no key does it. */
+const NO_KEY = 0;
 const TERMIOS_BYTES = 60;
 
 /** The settings of a terminal, opaque: keep them to put them back. */
@@ -62,6 +68,16 @@ function hasHungUp(fd: number): boolean {
 export function rawSettings(settings: Uint8Array): Buffer {
   const raw = Buffer.from(settings);
   cfmakeraw(raw);
+  return raw;
+}
+
+/** Raw, but for the key that raises SIGINT, where these settings have one: all other bytes pass through. */
+export function rawSettingsWithInterrupt(settings: Uint8Array): Buffer {
+  const raw = rawSettings(settings);
+  const isig = Buffer.from(settings).readUInt32LE(LFLAG_OFFSET) & ISIG;
+  raw.writeUInt32LE(raw.readUInt32LE(LFLAG_OFFSET) | isig, LFLAG_OFFSET);
+  raw[VQUIT_OFFSET] = NO_KEY;
+  raw[VSUSP_OFFSET] = NO_KEY;
   return raw;
 }
 
@@ -109,4 +125,10 @@ const getpgrp = libc.func('int getpgrp()') as () => number;
 /** Whether this process may use the terminal: it is ours, and we are in its foreground. */
 export function isForegroundTerminal(fd: number): boolean {
   return tcgetpgrp(fd) === getpgrp();
+}
+
+/** Whether this is our terminal, but another's foreground: whoever reads it here is stopped by SIGTTIN. */
+export function isBackgroundTerminal(fd: number): boolean {
+  const group = tcgetpgrp(fd);
+  return group >= 0 && group !== getpgrp();
 }

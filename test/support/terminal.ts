@@ -22,7 +22,7 @@ export interface TerminalEnd {
   readonly after: unknown;
 }
 
-/** A `fastfreeze` command on a pseudo-terminal, by way of pty-driver.py. */
+/** A `fastfreeze` command (or another program) on a pseudo-terminal, by way of pty-driver.py. */
 export class Terminal {
   readonly #child: ChildProcess;
   readonly #reports: Report[] = [];
@@ -36,8 +36,9 @@ export class Terminal {
     rows = 30,
     columns = 100,
     env: Readonly<Record<string, string>> = {},
+    command: readonly string[] = fastfreeze(),
   ) {
-    const words = [PYTHON, fixture('pty-driver.py'), String(rows), String(columns), ...fastfreeze(), ...args];
+    const words = [PYTHON, fixture('pty-driver.py'), String(rows), String(columns), ...command, ...args];
     const [program = '', ...rest] = place.command(words, { TERM: 'xterm', ...env });
     this.#child = spawn(program, rest, {
       stdio: ['pipe', 'pipe', 'pipe'],

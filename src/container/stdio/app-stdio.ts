@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants, fstatSync, openSync, readFileSync, readlinkSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { FastFreezeError } from '../../base/errors.js';
 import { closeFd, makePipe, peekPipe } from '../../linux/fds.js';
 import { type Poller } from '../../linux/poller.js';
@@ -13,6 +14,8 @@ import { type Sink, descriptorSink, fileSink } from './sink.js';
 export interface OuterStdio {
   /** stdin, stdout, stderr as `run` was given them. */
   readonly terminal: readonly [boolean, boolean, boolean];
+  /** stdin is our terminal, and another job is in its foreground. */
+  readonly background: boolean;
   /** Settings and window size of the terminal on stdin, to give the application's own the same. */
   readonly settings?: Buffer;
   readonly windowSize?: Buffer;
@@ -96,7 +99,7 @@ export function scratchStdio(options: StdioOptions): AppStdio {
   if (stdinFile !== undefined) {
     streams.push({ role: 'stdin', fds: [0], kind: 'file', resource: '', appFd: undefined });
   } else if (!terminalFds.includes(0)) {
-    const stream = openInput(options, Buffer.alloc(0), 0);
+    const stream = openInput(options, Buffer.alloc(0), inputSource(outer));
     streams.push(stream);
     stdio[0] = stream.appFd ?? 'ignore';
   }
@@ -142,7 +145,10 @@ export function restoredStdio(
       terminal = openTerminal(options, record.fds, saved);
       streams.push({ ...terminal.stream, replaces: record.resource });
     } else if (record.role === 'stdin') {
-      streams.push({ ...openInput(options, saved, record.ended ? undefined : 0), replaces: record.resource });
+      streams.push({
+        ...openInput(options, saved, record.ended ? undefined : inputSource(options.outer)),
+        replaces: record.resource,
+      });
     } else {
       const role = record.role === 'stderr' ? 'stderr' : 'stdout';
       const sink = sinkFor(options, role, record.file);
@@ -227,7 +233,7 @@ function record(stream: Stream, pending: Map<StreamRecord['role'], Buffer>): Str
   };
 }
 
-function openInput(options: StdioOptions, first: Buffer, sourceFd: number | undefined): Stream {
+function openInput(options: StdioOptions, first: Buffer, sourceFd: number | 'silent' | undefined): Stream {
   const pipe = makePipe();
   const input = createInputRelay({
     poller: options.poller,
@@ -240,6 +246,15 @@ function openInput(options: StdioOptions, first: Buffer, sourceFd: number | unde
   const peekFd = openSync(`/proc/self/fd/${pipe.readFd}`, constants.O_RDONLY | constants.O_NONBLOCK);
   const resource = readlinkSync(`/proc/self/fd/${pipe.readFd}`);
   return { role: 'stdin', fds: [0], kind: 'pipe', resource, appFd: pipe.readFd, input, peekFd };
+}
+
+/**
+ * What is typed at our terminal while another job is in its foreground is for that one. The kernel would stop us for reading
+ * it (SIGTTIN), were our session not another. The application gets an input that stays open and brings nothing: with one at
+ * its end (/dev/null) it would go on without, and could not be typed to when it is continued in the foreground.
+ */
+function inputSource(outer: OuterStdio): number | 'silent' {
+  return outer.background ? 'silent' : 0;
 }
 
 function openOutput(poller: Poller, role: 'stdout' | 'stderr', fds: readonly number[], sink: Sink): Stream {
@@ -266,11 +281,11 @@ function openTerminal(options: StdioOptions, fds: readonly number[], first: Buff
   const slaveFd = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
   if (options.outer.settings !== undefined) writeTerminalSettings(slaveFd, options.outer.settings);
   if (options.outer.windowSize !== undefined) writeWindowSize(masterFd, options.outer.windowSize);
-  const sink = descriptorSink(options.poller, 1);
+  const sink = terminalSink(options.poller, fds);
   const output = createOutputRelay({ poller: options.poller, fd: masterFd, sink, closeFdAtEnd: false });
   const input = createInputRelay({
     poller: options.poller,
-    sourceFd: 0,
+    sourceFd: inputSource(options.outer),
     targetFd: masterFd,
     closeTargetAtEnd: false,
     first,
@@ -280,6 +295,17 @@ function openTerminal(options: StdioOptions, fds: readonly number[], first: Buff
   const resource = `tty[${stat.rdev.toString(16)}:${stat.dev.toString(16)}]`;
   const stream: Stream = { role: 'terminal', fds, kind: 'terminal', resource, appFd: slaveFd, sink, output, input };
   return { stream, masterFd, path };
+}
+
+/**
+ * Where the terminal that the application has on `fds` is outside. What it writes there besides its standard output (errors,
+ * prompts, the echo of keys) must not come into a file that only its standard output was sent to. But where that went to the
+ * terminal as well, the two cannot be told apart: then whatever we are given for standard output gets both.
+ */
+function terminalSink(poller: Poller, fds: readonly number[]): Sink {
+  if (fds.includes(1)) return descriptorSink(poller, 1);
+  if (fds.includes(2)) return descriptorSink(poller, 2);
+  return descriptorSink(poller, isatty(0) ? 0 : 2);
 }
 
 function isTerminalFor(outer: OuterStdio, fd: number): boolean {

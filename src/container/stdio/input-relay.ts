@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { closeFd, setNonblocking, tryRead, tryWrite } from '../../linux/fds.js';
 import { type Poller, POLLIN, POLLOUT, type Watch } from '../../linux/poller.js';
+import { reopenNonblocking } from './reopen.js';
 
 /** Carries our standard input to the application's, reading no more ahead than one piece. */
 export interface InputRelay {
@@ -15,28 +16,36 @@ const READ_BYTES = 64 * 1024;
 
 export function createInputRelay(options: {
   poller: Poller;
-  /** Our standard input, or undefined when there is none to read any more. */
-  sourceFd: number | undefined;
+  /** Our standard input; `silent` for one that neither brings anything nor ends; undefined when it has ended. */
+  sourceFd: number | 'silent' | undefined;
   targetFd: number;
-  /** A terminal is not closed at the end of the input. */
+  /**
+   * False for a terminal, which is not closed at the end of the input. The nearest to a hang-up would be to let the application
+   * read an end, but many programs leave at that, and where to take up again is at the next terminal that it is continued on.
+   */
   closeTargetAtEnd: boolean;
   /** Bytes of the image that come first. */
   first: Buffer;
   /** Sees (and may shorten) every piece; used to take the interrupt key out. */
   filter?: (piece: Buffer) => Buffer;
 }): InputRelay {
-  const { poller, sourceFd, targetFd } = options;
+  const { poller, targetFd } = options;
+  const sourceFd = options.sourceFd === 'silent' ? undefined : options.sourceFd;
   let pending = options.first;
-  let sourceEnded = sourceFd === undefined;
+  let sourceEnded = options.sourceFd === undefined;
   let closed = false;
   let sourceWatch: Watch | undefined;
   setNonblocking(targetFd);
+  // Another reader may take what we were told of first: a read that waits for more would stop all else that we do. The
+  // descriptor itself is watched, since a named pipe without writers does not tell its end to who opened it after them.
+  const ownFd = sourceFd === undefined ? undefined : reopenNonblocking(sourceFd, 'read');
 
   const endTarget = (): void => {
     if (closed) return;
     closed = true;
     targetWatch.close();
     sourceWatch?.close();
+    if (ownFd !== undefined) closeFd(ownFd);
     if (options.closeTargetAtEnd) closeFd(targetFd);
   };
 
@@ -65,7 +74,7 @@ export function createInputRelay(options: {
     const piece = Buffer.alloc(READ_BYTES);
     let got: number | 'again';
     try {
-      got = tryRead(sourceFd, piece, piece.length);
+      got = tryRead(ownFd ?? sourceFd, piece, piece.length);
     } catch {
       // A terminal that has gone away reads as the end.
       got = 0;

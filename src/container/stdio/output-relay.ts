@@ -23,6 +23,7 @@ export function createOutputRelay(options: {
   poller: Poller;
   fd: number;
   sink: Sink;
+  /** False for a terminal, which does not end, whoever comes and goes at either side. */
   closeFdAtEnd: boolean;
 }): OutputRelay {
   const { fd, sink, poller } = options;
@@ -59,8 +60,10 @@ export function createOutputRelay(options: {
 
   sink.onChange(() => {
     if (ended) return;
-    // Nobody reads our output: the application must learn it as it would from a pipe, by EPIPE.
-    if (sink.broken) finish();
+    // Nobody reads our output: the application must learn it as it would from a pipe, by EPIPE. What comes from a terminal is
+    // read on, for nobody: an application that has survived the hang-up must not wait for a reader, and one that it has on
+    // another terminal later shall not find that its own has hung up.
+    if (sink.broken && options.closeFdAtEnd) finish();
     else watch.setEvents(POLLIN);
   });
 

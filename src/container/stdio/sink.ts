@@ -4,6 +4,7 @@ import { FastFreezeError, asFastFreezeError } from '../../base/errors.js';
 import { closeFd, tryWrite } from '../../linux/fds.js';
 import { SystemError } from '../../linux/libc.js';
 import { type Poller, POLLERR, POLLHUP, POLLOUT } from '../../linux/poller.js';
+import { reopenNonblocking } from './reopen.js';
 
 /** Where the application's output goes: our own standard output or error, or a file of ours. */
 export interface Sink {
@@ -33,7 +34,8 @@ const FULL_RETRY_MS = 500;
 
 /** A sink on one of our own descriptors. Never blocks, and never changes flags that its other users see. */
 export function descriptorSink(poller: Poller, fd: number): Sink {
-  const own = reopenNonblocking(fd);
+  // Where only the shared description is to be had, it is written to in small pieces.
+  const own = reopenNonblocking(fd, 'write');
   const target = own ?? fd;
   const step = own === undefined ? ATOMIC_BYTES : Number.MAX_SAFE_INTEGER;
   return createSink({ poller, fd: target, step, close: () => (own === undefined ? undefined : closeFd(own)) });
@@ -69,6 +71,8 @@ export function fileSink(poller: Poller, path: string, lengthBytes: number | und
   };
   return sink;
 }
+
+const TAKES_NOTHING: readonly string[] = ['EIO', 'EBADF'];
 
 function createSink(options: { poller: Poller; fd: number; step: number; close: () => void }): Sink {
   const queue: Buffer[] = [];
@@ -185,26 +189,16 @@ function createSink(options: { poller: Poller; fd: number; step: number; close: 
   };
 }
 
-/** A terminal that has hung up answers EIO: nobody will read there any more, which is no reason to end the job. */
+/**
+ * A terminal that has hung up answers EIO, one that was opened for reading only (`< /dev/tty`) EBADF: nobody will read there,
+ * which is no reason to end the job.
+ */
 function writeOrClosed(fd: number, bytes: Buffer, length: number): number | 'again' | 'closed' | 'full' {
   try {
     return tryWrite(fd, bytes, length);
   } catch (error) {
-    if (error instanceof SystemError && error.code === 'EIO' && !fstatSync(fd).isFile()) return 'closed';
+    if (error instanceof SystemError && TAKES_NOTHING.includes(error.code) && !fstatSync(fd).isFile()) return 'closed';
     if (error instanceof SystemError && (error.code === 'ENOSPC' || error.code === 'EDQUOT')) return 'full';
     throw error;
-  }
-}
-
-/** A description of our own for a pipe or terminal; undefined where the kernel does not let us open it again. */
-function reopenNonblocking(fd: number): number | undefined {
-  const stat = fstatSync(fd);
-  if (stat.isFile()) return undefined;
-  if (!stat.isFIFO() && !stat.isCharacterDevice()) return undefined;
-  try {
-    return openSync(`/proc/self/fd/${fd}`, constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY);
-  } catch {
-    // Somebody else's pipe or terminal: the shared description must do, in small pieces.
-    return undefined;
   }
 }

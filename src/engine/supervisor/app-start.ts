@@ -63,9 +63,6 @@ export async function continueFrom(start: AppStart, generation: number): Promise
     generation,
     line.show,
   ).finally(() => line.clear());
-  // CRIU brought back the size that the terminal had; the application learns today's as from any resize.
-  const size = config.outer.windowSize;
-  if (size !== undefined) restored.stdio.setWindowSize(Buffer.from(size, 'base64'));
   for (const one of children.strangers(restored.app.pid)) {
     log.warn(
       `process ${one.pid} (${one.name}) came back outside the application's tree: it runs on, but the next checkpoint will be refused`,
@@ -89,6 +86,7 @@ export function stdioOptions({ config, poller, onInterrupt }: AppStart): StdioOp
     poller,
     outer: {
       terminal: outer.terminal,
+      background: outer.background,
       ...(settings === undefined ? {} : { settings }),
       ...(outer.windowSize === undefined ? {} : { windowSize: Buffer.from(outer.windowSize, 'base64') }),
       ...(outer.outputPath === undefined ? {} : { outputPath: outer.outputPath }),

@@ -4,9 +4,11 @@ import { constants, openSync } from 'node:fs';
 import { closeFd, setNonblocking, tryRead, tryWrite } from '../../../src/linux/fds.js';
 import {
   interruptByte,
+  isBackgroundTerminal,
   isForegroundTerminal,
   openPseudoTerminal,
   rawSettings,
+  rawSettingsWithInterrupt,
   readTerminalSettings,
   readWindowSize,
   writeTerminalSettings,
@@ -70,6 +72,25 @@ describe('terminal settings', () => {
     expect(await shown()).toBe('hi\r\n');
   });
 
+  test('are made raw but for the interrupt key, where there is one', async () => {
+    await stty('intr', '^X');
+    const settings = readTerminalSettings(slaveFd);
+    writeTerminalSettings(slaveFd, rawSettings(settings));
+    const raw = await stty('-a');
+    writeTerminalSettings(slaveFd, rawSettingsWithInterrupt(settings));
+    const words = (text: string): string => text.replace(/\s+/g, ' ');
+    const wanted = words(raw)
+      .replace('-isig', 'isig')
+      .replace(/quit = [^;]+/, 'quit = <undef>')
+      .replace(/susp = [^;]+/, 'susp = <undef>');
+    expect(wanted).not.toBe(words(raw));
+    expect(words(await stty('-a'))).toBe(wanted);
+    writeTerminalSettings(slaveFd, settings);
+    await stty('-isig');
+    writeTerminalSettings(slaveFd, rawSettingsWithInterrupt(readTerminalSettings(slaveFd)));
+    expect(await stty('-a')).toContain('-isig');
+  });
+
   test('tell another interrupt key, and none', async () => {
     await stty('intr', '^X');
     expect(interruptByte(readTerminalSettings(slaveFd))).toBe(0x18);
@@ -92,6 +113,7 @@ describe('terminal settings', () => {
     expect(isForegroundTerminal(file)).toBe(false);
     // Nor is a terminal ours that does not control us.
     expect(isForegroundTerminal(slaveFd)).toBe(false);
+    expect([file, slaveFd].map(isBackgroundTerminal)).toEqual([false, false]);
     closeFd(file);
   });
 });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import fc from 'fast-check';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { closeSync, constants, openSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -375,6 +377,47 @@ describe('the relay of input', () => {
     tryWrite(source.writeFd, Buffer.from('kept for others'), 15);
     await sleep(40);
     expect(readableBytes(source.readFd)).toBe(15);
+    relay.close();
+  });
+
+  test('that is silent brings the bytes of the image, and neither more nor an end', async () => {
+    const target = pipe();
+    open.delete(target.writeFd);
+    const poller = makePoller();
+    const relay = createInputRelay({
+      ...{ poller, sourceFd: 'silent', targetFd: target.writeFd, closeTargetAtEnd: true },
+      first: Buffer.from('saved'),
+    });
+    expect(take(target.readFd).toString()).toBe('saved');
+    await sleep(20);
+    expect(tryRead(target.readFd, Buffer.alloc(1), 1)).toBe('again');
+    expect(relay.sourceEnded).toBe(false);
+    relay.close();
+    expect(isEnd(target.readFd)).toBe(true);
+  });
+
+  test('does not wait for bytes that another reader has taken', async () => {
+    const source = pipe(false);
+    const target = pipe();
+    open.delete(target.writeFd);
+    const relay = createInputRelay({
+      ...{ poller: makePoller(), sourceFd: source.readFd, targetFd: target.writeFd, closeTargetAtEnd: true },
+      first: Buffer.alloc(0),
+    });
+    // Whoever waits in a read gets this, seconds later.
+    const late = spawn('sh', ['-c', 'sleep 3; printf late >&3'], {
+      stdio: ['ignore', 'ignore', 'ignore', source.writeFd],
+    });
+    const lateEnded = once(late, 'exit');
+    await sleep(20);
+    tryWrite(source.writeFd, Buffer.from('taken'), 5);
+    // The poller's thread hears of it; we are busy until the other reader has been there.
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 100);
+    expect(tryRead(source.readFd, Buffer.alloc(10), 10)).toBe(5);
+    await sleep(20);
+    expect(take(target.readFd).toString()).toBe('');
+    await within('the late bytes', lateEnded);
+    await until('the late bytes', () => readableBytes(target.readFd) === 4);
     relay.close();
   });
 
