@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { homeDirectory } from './home.js';
 
-/** Where an installed runtime may be, the first one that works wins. FF_HOME replaces them all. */
+/** Where an installed runtime may be, the first one that works wins. FF_HOME replaces them all. Absolute, whatever it says. */
 export function installHomes(env: NodeJS.ProcessEnv): string[] {
   const chosen = env['FF_HOME'];
-  if (chosen !== undefined && chosen !== '') return [chosen];
+  if (chosen !== undefined && chosen !== '') return [resolve(chosen)];
   return [SYSTEM_HOME, userHome(env)];
 }
 
 /** Where `install` puts a new one. Root may have no rights beyond files, as when a container image is built. */
 export function defaultHome(env: NodeJS.ProcessEnv): string {
   const chosen = env['FF_HOME'];
-  if (chosen !== undefined && chosen !== '') return chosen;
+  if (chosen !== undefined && chosen !== '') return resolve(chosen);
   return process.geteuid?.() === 0 ? SYSTEM_HOME : userHome(env);
 }
 
