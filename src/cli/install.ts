@@ -2,10 +2,12 @@
 import { resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { FastFreezeError, toErrorRecord } from '../base/errors.js';
+import { checkBundleName } from '../criu/runtime/bundle.js';
 import type { Ensured } from '../criu/runtime/ensure.js';
 import { ensureRuntime } from '../criu/runtime/ensure.js';
 import type { InstallOptions } from '../criu/runtime/install-runtime.js';
 import { isPrivileged } from '../criu/runtime/privilege.js';
+import { parseSum } from '../criu/runtime/receive.js';
 import { reportTools } from '../criu/runtime/tool.js';
 import type { Command } from './command.js';
 import { EXIT } from '../engine/exit-codes.js';
@@ -54,8 +56,9 @@ export const installCommand: Command = {
     } catch (error) {
       if (stop.signal.aborted) return INTERRUPTED;
       if (!flags.json) throw error;
-      process.stdout.write(`${JSON.stringify({ ok: false, error: toErrorRecord(error) }, null, 2)}\n`);
-      return EXIT.failed;
+      const record = toErrorRecord(error);
+      process.stdout.write(`${JSON.stringify({ ok: false, error: record }, null, 2)}\n`);
+      return record.code === 'usage' ? EXIT.usage : EXIT.failed;
     } finally {
       process.off('SIGINT', interrupt).off('SIGTERM', interrupt);
     }
@@ -86,11 +89,13 @@ function parseFlags(args: readonly string[]): Flags {
   if (from !== undefined && mirror !== undefined)
     throw usage('--from and --mirror exclude each other', 'use one of them');
   if (dir === '') throw usage('--dir is empty', 'give the directory');
+  // Now, not after all has been fetched.
+  if (bundle !== undefined) checkBundleName(bundle);
   return {
     dir: dir === undefined ? undefined : resolve(dir),
     mirror,
     bundle,
-    source: from === undefined || sha256 === undefined ? undefined : { from, sha256 },
+    source: from === undefined || sha256 === undefined ? undefined : { from, sha256: parseSum(sha256) },
     force: values.force,
     skipCheck: values['no-check'],
     json: values.json,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { foreignReadableBytes } from '../linux/foreign-fds.js';
-import { listProc, readProc, readProcLink } from '../linux/proc.js';
+import { listProc, readProc, readProcLink, statSeen } from '../linux/proc.js';
 
 /** A process of the frozen tree, as far as this check needs it. */
 export interface InspectedProcess {
@@ -132,9 +132,11 @@ function checkDescriptor(
   const unsavable = unsavableDescriptor(place, link, privileged);
   if (unsavable !== undefined) return unsavable;
   if (link.startsWith('/memfd:')) {
-    const inode = field(fdinfo(place), 'ino');
-    if (inode !== undefined) memfds.set(inode, place);
+    // Not out of fdinfo, which tells it from Linux 5.14 on only.
+    const inode = statSeen(`/proc/${process.pid}/fd/${fd}`)?.ino;
+    if (inode !== undefined) memfds.set(String(inode), place);
   } else if (link === 'anon_inode:[eventfd]') {
+    // Before Linux 6.5 nothing tells it, and docs/limitations.md says so: only reading would, and that changes the count.
     if (field(fdinfo(place), 'eventfd-semaphore') === '1') {
       return refusal(place, 'an eventfd in semaphore mode would lose that mode', 'use a plain eventfd or a pipe');
     }

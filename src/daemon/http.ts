@@ -14,6 +14,8 @@ export interface HttpOptions {
   readonly log: Logger;
   /** How long a request may take to come in whole. */
   readonly requestTimeoutMs?: number;
+  /** How long closing waits for answers that are under way. */
+  readonly lastAnswersMs?: number;
 }
 
 export interface HttpServer {
@@ -32,7 +34,7 @@ const LAST_ANSWERS_MS = 5_000;
 
 /** The requests that there are; who asks for one learns of a job only what its owner may know. */
 export function createHttpServer(options: HttpOptions): HttpServer {
-  const { log, requestTimeoutMs = REQUEST_TIMEOUT_MS } = options;
+  const { log, requestTimeoutMs = REQUEST_TIMEOUT_MS, lastAnswersMs = LAST_ANSWERS_MS } = options;
   const answering = new Set<Promise<void>>();
   const server = createServer(
     {
@@ -62,7 +64,7 @@ export function createHttpServer(options: HttpOptions): HttpServer {
       let timer: NodeJS.Timeout | undefined;
       await Promise.race([
         Promise.all(answering),
-        new Promise((resolve) => (timer = setTimeout(resolve, LAST_ANSWERS_MS))),
+        new Promise((resolve) => (timer = setTimeout(resolve, lastAnswersMs))),
       ]);
       clearTimeout(timer);
       server.closeAllConnections();
@@ -161,8 +163,17 @@ async function send(request: IncomingMessage, response: ServerResponse, answer: 
     // What is left of a body that was not read whole must not pass for the next request.
     ...(request.complete ? {} : { Connection: 'close' }),
   });
+  const { socket } = request;
+  // The client has gone while it waited: what has been closed already says so no second time.
+  if (socket.destroyed) return;
   await new Promise<void>((resolve) => {
-    response.once('close', resolve);
+    const over = (): void => {
+      socket.off('close', over);
+      resolve();
+    };
+    response.once('close', over);
+    // An answer that stands behind another one on its connection never gets to hear of the end.
+    socket.once('close', over);
     response.end(text);
   });
 }

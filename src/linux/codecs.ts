@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import koffi, { type LibraryHandle } from 'koffi';
 import { FastFreezeError } from '../base/errors.js';
-import { homeDirectory } from '../base/home.js';
+import { chosenRoots, currentRoot, installHomes, libraryDirOf } from '../base/installation.js';
 
 /** A compressor that writes into memory of the caller's, on a thread of libuv's pool. */
 export interface Compressor {
@@ -49,15 +49,17 @@ export function loadHasher(): Hasher {
   return hasher;
 }
 
-/**
- * The first of `candidates` that loads. The system's own library comes before the installed runtime's, since it is
- * sure to fit the C library this process already runs on.
- */
+/** The first of `candidates` that loads. */
 export function loadLibrary(soname: string, candidates = libraryCandidates(soname)): LibraryHandle {
+  return findLibrary(soname, candidates).library;
+}
+
+/** The same, and what it was found as: a path, or the bare name where the system has it. */
+export function findLibrary(soname: string, candidates: readonly string[]): { library: LibraryHandle; path: string } {
   const failures: unknown[] = [];
-  for (const candidate of candidates) {
+  for (const path of candidates) {
     try {
-      return koffi.load(candidate);
+      return { library: koffi.load(path), path };
     } catch (error) {
       failures.push(error);
     }
@@ -67,9 +69,25 @@ export function loadLibrary(soname: string, candidates = libraryCandidates(sonam
     op: 'load the library',
     subject: soname,
     reason: 'neither the system nor an installed runtime has one that works here',
-    hint: 'run `fastfreeze install`',
+    // Without --force it is content with any CRIU that works, the system's too.
+    hint: 'run `fastfreeze install --force`',
     cause: failures[0],
   });
+}
+
+/**
+ * Where a library may be, in the order of trying: what FF_LIBRARY_DIR names, the system's own, since it is sure to fit the C
+ * library this process already runs on, then those of the runtimes that CRIU itself is looked for in.
+ */
+export function libraryCandidates(soname: string, env: NodeJS.ProcessEnv = process.env): string[] {
+  const given = env['FF_LIBRARY_DIR'];
+  const roots = [...chosenRoots(env), ...installHomes(env).map(currentRoot)];
+  const runtimes = roots.map((root) => resolve(libraryDirOf(root), soname));
+  return [
+    ...(given === undefined || given === '' ? [] : given.split(':').map((directory) => join(directory, soname))),
+    soname,
+    ...new Set(runtimes.filter((path) => existsSync(path))),
+  ];
 }
 
 let zstd: (Compressor & Decompressor) | undefined;
@@ -159,18 +177,4 @@ export function call<Arguments extends unknown[], Result>(
       else reject(error instanceof Error ? error : new Error('a native call failed', { cause: error }));
     });
   });
-}
-
-function libraryCandidates(soname: string): string[] {
-  const given = process.env['FF_LIBRARY_DIR'];
-  const inRuntime = 'fastfreeze/current/root/usr/lib/x86_64-linux-gnu';
-  const runtimes = [
-    join('/opt', inRuntime, soname),
-    join(homeDirectory(process.env), '.local/share', inRuntime, soname),
-  ];
-  return [
-    ...(given === undefined || given === '' ? [] : given.split(':').map((directory) => join(directory, soname))),
-    soname,
-    ...runtimes.filter((path) => existsSync(path)),
-  ];
 }

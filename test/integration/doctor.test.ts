@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from '@jest/globals';
-import { chmodSync } from 'node:fs';
+import { chmodSync, copyFileSync, realpathSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Bed, Identity } from '../support/bed.js';
 import { withBed } from '../support/bed.js';
+import { libraryPath } from '../support/libraries.js';
 import type { Answer } from '../support/place.js';
 import { ended } from '../support/place.js';
 import { fastfreeze } from '../support/stage.js';
@@ -135,6 +137,36 @@ describe('doctor', () => {
         const answer = await doctor(bed, {}, '--fix');
         expect(answer).toMatchObject({ code: 2 });
         expect(answer.stderr).toContain('--fix');
+      });
+    },
+    TIMEOUT_MS,
+  );
+});
+
+describe('where the system lacks a compression library', () => {
+  it(
+    'the one of the runtime in FF_HOME is used, and missed only where there is none',
+    async () => {
+      await withBed('user', async (bed) => {
+        const library = libraryPath('libxxhash.so.0');
+        const below = 'current/root/usr/lib/x86_64-linux-gnu';
+        const folder = bed.directory('home', below);
+        copyFileSync(library, join(folder, 'libxxhash.so.0'));
+        // An empty file is no library; nobody outside of the place sees it.
+        const place = await bed.place({ files: { [realpathSync(library)]: '' } });
+        const codecs = async (home: string): Promise<unknown> => {
+          const answer = await place.fastfreeze(['doctor', '--json'], {
+            env: { FF_HOME: home, FF_CRIU: '/bin/false' },
+          });
+          return reportOf(answer).rows.find((row) => row.name === 'codecs');
+        };
+        expect(await codecs(bed.path('home'))).toEqual({
+          ...{ name: 'codecs', status: 'ok', detail: `lz4, zstd and xxHash from the system and ${folder}` },
+        });
+        expect(await codecs(bed.path('nothing'))).toMatchObject({
+          ...{ status: 'warn', remedy: 'fastfreeze install --force' },
+          detail: expect.stringMatching(/^libxxhash\.so\.0 cannot be loaded/) as unknown,
+        });
       });
     },
     TIMEOUT_MS,

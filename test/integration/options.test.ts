@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Options and variables that no other test is about, each with what it changes.
 import { createHash } from 'node:crypto';
-import { chmodSync, copyFileSync, existsSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
+import { chmodSync, copyFileSync, readFileSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { USER_ID, withBed, type Bed } from '../support/bed.js';
 import { generations } from '../support/image.js';
+import { libraryPath } from '../support/libraries.js';
 import { checkLines } from '../support/lines.js';
 import { descendantsOf, inspect } from '../support/processes.js';
 import { PYTHON, fixture, nodePath } from '../support/stage.js';
@@ -267,12 +268,4 @@ function readIfThere(path: string): string {
   } catch {
     return '';
   }
-}
-
-/** The library that a job would use otherwise. */
-function libraryPath(soname: string): string {
-  const roots = ['', '/opt/fastfreeze/current/root'];
-  const found = roots.map((root) => `${root}/usr/lib/x86_64-linux-gnu/${soname}`).find((path) => existsSync(path));
-  if (found === undefined) throw new Error(`${soname} is nowhere`);
-  return found;
 }

@@ -45,6 +45,11 @@ export async function packBundle(root: string, file: string, signal?: AbortSigna
   }
 }
 
+/** Throws `usage` where no compression is known for a file of that name. */
+export function checkBundleName(file: string): void {
+  compressorFor(resolve(file));
+}
+
 function tarCommand(root: string, file: string): string[] {
   const fixed = ['--format=gnu', '--sort=name', '--mtime=@0', '--owner=0', '--group=0', '--numeric-owner'];
   // The umask of whoever installed must not show in the bytes.

@@ -2,15 +2,8 @@
 import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import {
-  CURRENT_LINK,
-  ROOT_FOLDER,
-  criuCommand,
-  criuPath,
-  installHomes,
-  libraryDirOf,
-  packagedRuntime,
-} from './layout.js';
+import { chosenRoots, currentRoot } from '../../base/installation.js';
+import { criuCommand, criuPath, installHomes, libraryDirOf, packagedRuntime } from './layout.js';
 import { isInUserNamespace } from './privilege.js';
 
 /** A CRIU that may work. */
@@ -29,7 +22,7 @@ export interface Candidate {
 export async function chosenCandidate(env: NodeJS.ProcessEnv): Promise<Candidate | undefined> {
   const chosen = env['FF_CRIU'];
   if (chosen === undefined || chosen === '') return undefined;
-  for (const root of [join(chosen, CURRENT_LINK, ROOT_FOLDER), join(chosen, ROOT_FOLDER), chosen]) {
+  for (const root of chosenRoots(env)) {
     if (await isExecutable(criuPath(root))) return { ...inRuntime(await realpath(root)), source: 'FF_CRIU' };
   }
   const path = chosen.includes('/') ? chosen : ((await onPath(chosen, env))[0] ?? chosen);
@@ -53,10 +46,9 @@ export async function otherCandidates(
 
 /** The current runtime below an installation's folder. Its path is resolved: a later install must not pull it away. */
 export async function installedCandidate(home: string): Promise<Candidate | undefined> {
-  const link = join(home, CURRENT_LINK, ROOT_FOLDER);
   let root;
   try {
-    root = await realpath(link);
+    root = await realpath(currentRoot(home));
   } catch {
     return undefined;
   }

@@ -16,8 +16,7 @@ const SILENCE_MS = 30_000;
  * used afterwards, so that what was verified is what is unpacked.
  */
 export async function receiveBundle(from: string, target: string, sha256: string, signal?: AbortSignal): Promise<void> {
-  const expected = sha256.trim().toLowerCase();
-  if (!/^[0-9a-f]{64}$/.test(expected)) throw badSum(sha256);
+  const expected = parseSum(sha256);
   const stop = new AbortController();
   const abort = (): void => stop.abort(new Error('stopped on request'));
   signal?.addEventListener('abort', abort, { once: true });
@@ -32,6 +31,13 @@ export async function receiveBundle(from: string, target: string, sha256: string
     clearTimeout(whole);
     signal?.removeEventListener('abort', abort);
   }
+}
+
+/** A sum as it is printed. Throws `usage` where it is none. */
+export function parseSum(sha256: string): string {
+  const sum = sha256.trim().toLowerCase();
+  if (!/^[0-9a-f]{64}$/.test(sum)) throw badSum(sha256);
+  return sum;
 }
 
 async function openSource(from: string, stop: AbortController): Promise<AsyncIterable<Uint8Array>> {
@@ -90,7 +96,8 @@ function fetchError(from: string, reason: string): FastFreezeError {
 
 function badSum(sha256: string): FastFreezeError {
   const reason = 'a SHA-256 has 64 hexadecimal digits';
-  return new FastFreezeError({ code: 'usage', op: 'use --sha256', subject: sha256, reason });
+  const hint = 'the sum that `install --bundle` printed; it is also in FILE.sha256';
+  return new FastFreezeError({ code: 'usage', op: 'use --sha256', subject: sha256, reason, hint });
 }
 
 function wrongSum(from: string, expected: string, actual: string): FastFreezeError {

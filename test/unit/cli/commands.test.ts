@@ -159,6 +159,10 @@ const WRONG: readonly (readonly [string, readonly string[]])[] = [
   ['daemon --decider /x', ['--decider', 'without --exec']],
   ['install --from x', ['--sha256']],
   ['install word', ['word']],
+  ['install --bundle x.zip', ['x.zip', '.tar.xz']],
+  ['install --json --bundle x.zip', ['x.zip', '.tar.xz']],
+  ['install --from x --sha256 abc', ['abc', '64 hexadecimal digits']],
+  ['install --json --from x --sha256 abc', ['abc', '64 hexadecimal digits']],
   ['doctor --jsno', ['--jsno']],
 ];
 

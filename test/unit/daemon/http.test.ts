@@ -2,11 +2,12 @@
 /* What comes before a job: forms, tokens, limits. With jobs: test/integration/daemon.test.ts. */
 import { afterEach, describe, expect, jest, test } from '@jest/globals';
 import { once } from 'node:events';
-import { type AddressInfo, connect } from 'node:net';
+import { type AddressInfo, type Socket, connect } from 'node:net';
 import { silentLogger } from '../../../src/base/log.js';
-import { Controller } from '../../../src/daemon/controller.js';
+import { Controller, type DaemonStatus } from '../../../src/daemon/controller.js';
 import { type HttpOptions, type HttpServer, createHttpServer } from '../../../src/daemon/http.js';
 import { ask } from '../../support/http.js';
+import { until } from '../../support/until.js';
 import { within } from '../linux/support.js';
 
 jest.setTimeout(30_000);
@@ -133,3 +134,42 @@ describe('a client that is none', () => {
     expect(await ask({ port }, 'GET', '/healthz')).toMatchObject({ status: 200 });
   });
 });
+
+describe('the end', () => {
+  test('does not wait for answers to a client that hung up while they were made', async () => {
+    const asked = deferred();
+    const released = deferred();
+    const nothing = (): void => undefined;
+    const controller = new (class extends Controller {
+      override async status(): Promise<DaemonStatus> {
+        asked.resolve();
+        await released.promise;
+        return await super.status();
+      }
+    })({ log: silentLogger, env: {}, runEnv: {}, onState: nothing, onRunEnd: nothing });
+    const answered: string[] = [];
+    const log = { ...silentLogger, debug: (line: string) => void answered.push(line) };
+    const http = createHttpServer({ controller, log, lastAnswersMs: 600_000 });
+    http.server.listen(0, '127.0.0.1');
+    await once(http.server, 'listening');
+    const taken = once(http.server, 'connection') as Promise<[Socket]>;
+    const client = connect((http.server.address() as AddressInfo).port, '127.0.0.1');
+    // The second one is answered at once; its answer has to wait behind the first.
+    for (const path of ['/status', '/healthz']) client.write(`GET ${path} HTTP/1.1\r\nHost: x\r\n\r\n`);
+    await within('the requests', asked.promise);
+    await until('the second answer', () => answered.some((line) => line.includes('/healthz')), 10_000);
+    const [connection] = await taken;
+    const gone = once(connection, 'close');
+    client.destroy();
+    await within('the connection to end', gone);
+    released.resolve();
+    await within('the server to close', http.close());
+    expect(answered.filter((line) => line.includes('/status'))).toHaveLength(1);
+  });
+});
+
+function deferred(): { readonly promise: Promise<void>; readonly resolve: () => void } {
+  let resolve = (): void => undefined;
+  const promise = new Promise<void>((done) => (resolve = done));
+  return { promise, resolve };
+}

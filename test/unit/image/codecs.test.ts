@@ -84,7 +84,7 @@ describe('native libraries', () => {
   test('that cannot be found are the host’s fault, with a remedy', () => {
     const load = (): unknown => loadLibrary('libnothing.so.9', ['/nowhere/libnothing.so.9', 'libnothing.so.9']);
     expect(load).toThrow(
-      expect.objectContaining({ code: 'host', subject: 'libnothing.so.9', hint: 'run `fastfreeze install`' }),
+      expect.objectContaining({ code: 'host', subject: 'libnothing.so.9', hint: 'run `fastfreeze install --force`' }),
     );
   });
 

@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname } from 'node:path';
+import { findLibrary, libraryCandidates } from '../../../linux/codecs.js';
 import { CODEC_LIBRARIES } from '../layout.js';
 import type { Row } from './row.js';
 import { ok, warn } from './row.js';
 
-const SYSTEM_FOLDERS = ['/usr/lib/x86_64-linux-gnu', '/lib/x86_64-linux-gnu', '/usr/lib64', '/lib64', '/usr/lib'];
-
-/** The libraries that compress images: the runtime's own, else the machine's. */
-export function examineCodecs(libraryDir: string | undefined): Row {
-  const folders = libraryDir === undefined ? SYSTEM_FOLDERS : [libraryDir, ...SYSTEM_FOLDERS];
-  const found = CODEC_LIBRARIES.map((name) => folders.map((folder) => join(folder, name)).find(existsSync));
+/** The libraries that compress images. They are loaded as images load them: one that is there may still not work. */
+export function examineCodecs(env: NodeJS.ProcessEnv): Row {
+  const found = CODEC_LIBRARIES.map((name) => foundAs(name, env));
   const missing = CODEC_LIBRARIES.filter((_, index) => found[index] === undefined);
   if (missing.length > 0) {
     return warn(
       'codecs',
-      `${missing.join(', ')} not found: not every image can be written or read`,
+      `${missing.join(', ')} cannot be loaded: not every image can be written or read`,
       'fastfreeze install --force',
     );
   }
-  const own = libraryDir !== undefined && found.every((path) => path?.startsWith(libraryDir) === true);
-  return ok('codecs', `lz4, zstd and xxHash from ${own ? 'the installed runtime' : 'the system'}`);
+  const folders = found.flatMap((path) => (path?.includes('/') === true ? [dirname(path)] : []));
+  const where = [...(folders.length < found.length ? ['the system'] : []), ...new Set(folders)];
+  return ok('codecs', `lz4, zstd and xxHash from ${where.join(' and ')}`);
+}
+
+function foundAs(name: string, env: NodeJS.ProcessEnv): string | undefined {
+  try {
+    return findLibrary(name, libraryCandidates(name, env)).path;
+  } catch {
+    return undefined;
+  }
 }

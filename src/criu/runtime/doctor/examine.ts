@@ -54,7 +54,7 @@ export async function examineHost(options: ExamineOptions): Promise<Row[]> {
   for (const examine of BEFORE_CRIU) add(await examine(options));
   const { row, runtime } = await examineCriu(options);
   add(row);
-  add(examineCodecs(runtime?.libraryDir));
+  add(examineCodecs(options.env));
   add(await examineCanary(runtime, options));
   return rows;
 }

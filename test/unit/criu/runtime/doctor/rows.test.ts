@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 import { describe, expect, it } from '@jest/globals';
 import fc from 'fast-check';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { whatIsWrong } from '../../../../../src/criu/runtime/doctor/canary.js';
 import { describeCpu } from '../../../../../src/criu/runtime/doctor/cpu.js';
 import { parseCpuFlags } from '../../../../../src/linux/cpu-features.js';
 import { parseKernelConfig } from '../../../../../src/criu/runtime/doctor/kernel.js';
 import { wasShifted } from '../../../../../src/criu/runtime/doctor/namespaces.js';
-import { parseMemAvailable } from '../../../../../src/criu/runtime/doctor/memory.js';
+import { makeDirectory } from '../../../linux/support.js';
+import { groupRoom, parseMemAvailable } from '../../../../../src/criu/runtime/doctor/memory.js';
 
 describe('the canary', () => {
   const lines = (count: number): string[] => Array.from({ length: count }, (_, index) => `${index + 1} 1000`);
@@ -76,5 +79,54 @@ describe('clocks', () => {
   it('are not taken to be shifted by time that passes, or by nothing', () => {
     fc.assert(fc.property(...moments, (before, later) => !wasShifted(uptime(before), uptime(before + later))));
     expect(wasShifted(uptime(1234), '')).toBe(false);
+  });
+});
+
+describe('the room in control groups', () => {
+  /** A mount of control groups: their folders, and what the files in them say. */
+  function mount(groups: Readonly<Record<string, Readonly<Record<string, string | number>>>>): string {
+    const folder = makeDirectory();
+    for (const [path, files] of Object.entries(groups)) {
+      mkdirSync(join(folder, path), { recursive: true });
+      for (const [name, text] of Object.entries(files))
+        writeFileSync(join(folder, path, `memory.${name}`), `${text}\n`);
+    }
+    return folder;
+  }
+
+  it('is not taken up by file pages that the kernel can drop', async () => {
+    const stat = 'anon 100\nfile 800\ninactive_anon 50\ninactive_file 700\nactive_file 100';
+    expect(await groupRoom('0::/\n', mount({ '': { max: 1000, current: 950, stat } }))).toBe(750);
+    expect(await groupRoom('0::/\n', mount({ '': { max: 1000, current: 950 } }))).toBe(50);
+  });
+
+  it('is never less than nothing, nor more than the limit', async () => {
+    expect(await groupRoom('0::/\n', mount({ '': { max: 1000, current: 1100, stat: 'inactive_file 0' } }))).toBe(0);
+    expect(await groupRoom('0::/\n', mount({ '': { max: 1000, current: 10, stat: 'inactive_file 99' } }))).toBe(1000);
+  });
+
+  it('is what the narrowest group leaves, ours or one above it', async () => {
+    const seen = mount({
+      'a/b/c': { max: 'max', current: 10 },
+      'a/b': { max: 500, current: 100 },
+      a: { max: 300, current: 200 },
+      'a/other': { max: 5, current: 1 },
+    });
+    expect(await groupRoom('0::/a/b/c\n', seen)).toBe(100);
+    expect(await groupRoom('0::/a/b/c\n', mount({ 'a/b/c': { max: 'max', current: 10 } }))).toBeUndefined();
+    expect(await groupRoom('', mount({}))).toBeUndefined();
+  });
+
+  it('is not that of a group that only looks as if it were above', async () => {
+    expect(await groupRoom('0::/../other\n', mount({ '': { max: 5, current: 1 } }))).toBeUndefined();
+  });
+
+  it.each([
+    ['where the machine’s path can be seen', 'memory/docker/x'],
+    ['where only our own group is mounted', 'memory'],
+  ])('is found in the older hierarchy too, %s', async (_, path) => {
+    const stat = 'cache 9\ninactive_file 1\nhierarchical_memory_limit 1000\ntotal_inactive_file 400';
+    const seen = mount({ [path]: { limit_in_bytes: 1000, usage_in_bytes: 900, stat } });
+    expect(await groupRoom('4:cpu,memory:/docker/x\n1:name=systemd:/y\n0::/z\n', seen)).toBe(500);
   });
 });
