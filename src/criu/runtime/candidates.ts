@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { constants } from 'node:fs';
 import { access, realpath, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { chosenRoots, currentRoot } from '../../base/installation.js';
 import { criuCommand, criuPath, installHomes, libraryDirOf, packagedRuntime } from './layout.js';
 import { isInUserNamespace } from './privilege.js';
@@ -25,7 +25,8 @@ export async function chosenCandidate(env: NodeJS.ProcessEnv): Promise<Candidate
   for (const root of chosenRoots(env)) {
     if (await isExecutable(criuPath(root))) return { ...inRuntime(await realpath(root)), source: 'FF_CRIU' };
   }
-  const path = chosen.includes('/') ? chosen : ((await onPath(chosen, env))[0] ?? chosen);
+  // Absolute: it is run in other directories.
+  const path = chosen.includes('/') ? resolve(chosen) : ((await onPath(chosen, env))[0] ?? chosen);
   const refused = (await isExecutable(path)) ? {} : { refused: 'there is no such executable file' };
   return { source: 'FF_CRIU', path, command: [path], ...refused };
 }

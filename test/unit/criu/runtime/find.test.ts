@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it } from '@jest/globals';
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname, join, relative } from 'node:path';
 import { otherCandidates } from '../../../../src/criu/runtime/candidates.js';
 import { findCriu } from '../../../../src/criu/runtime/find.js';
 
@@ -44,6 +44,9 @@ describe('findCriu', () => {
     fakeCriu('bin/criu', '4.3');
     const found = await find({ FF_CRIU: chosen, PATH: join(folder, 'bin') });
     expect(found).toEqual({ command: [chosen], version: '4.2.1', source: 'FF_CRIU' });
+    // It is run in other directories than ours.
+    const near = await find({ FF_CRIU: relative(process.cwd(), chosen), PATH: '' });
+    expect(near.command).toEqual([chosen]);
   });
 
   it.each([
