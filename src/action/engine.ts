@@ -28,6 +28,7 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
     ...toRunOptions(parsed, { url: imageUrl, given: true }),
     // A record that was kept is the result; any other is of a run before, which somebody has chosen to repeat.
     returnFinished: task.keepImage,
+    shellExitCodes: true,
     cliArgs: ['fastfreeze-action'],
     ...(passphrase === undefined ? {} : { passphrase }),
   };

@@ -38,7 +38,7 @@ export interface RunOutcome {
   readonly error?: FastFreezeError;
   /** How the application ended, in words; `checkpointed` when a checkpoint stopped it. */
   readonly reason?: string;
-  /** The signal that the application died of: no end of its own, and the same command continues from the last image. */
+  /** The signal that the application, or with `shellExitCodes` what it ran, died of: no end of its own, and the same command continues from the last image. */
   readonly killedBy?: string;
 }
 
