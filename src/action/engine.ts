@@ -12,6 +12,7 @@ import { type PilotOptions, createPilot } from '../notice/pilot.js';
 import { cloudSources } from '../notice/sources/clouds.js';
 import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
+import { type CommandWords, readCommandWords, removeCommandFiles, withCommandFiles } from './command-files.js';
 import { isCache } from './place.js';
 import { measureFrom } from './progress.js';
 import { type EngineResult, type EngineTask, LAST_TRY, tellEvent } from './engine-task.js';
@@ -22,7 +23,7 @@ const SIGNAL_WINDOW_MS = 240_000;
 
 /** `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. */
 export async function runEngine(task: EngineTask): Promise<EngineResult> {
-  const { directory, imageUrl, passphrase } = task;
+  const { directory, imageUrl, passphrase, script } = task;
   const parsed = parseOptions([...task.options, '--', ...task.command], RUN_OPTIONS, true);
   const options = {
     ...toRunOptions(parsed, { url: imageUrl, given: true }),
@@ -34,7 +35,7 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
   };
   const log = createLogger({ command: 'action', verbosity: options.verbosity, startedAtMs: Date.now() });
   const pilot = tellingPilot(task, createPilot(pilotOptions(task, log)));
-  const seen = { hasRun: false };
+  const seen: { hasRun: boolean; words?: CommandWords } = { hasRun: false };
   const outcome = await run(options, {
     pilot,
     onReady: (restoredGeneration) => {
@@ -42,8 +43,15 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
       tellEvent(directory, { type: 'ready', restoredGeneration });
     },
     onEvent: (event) => tellCheckpoint(directory, event),
+    around: (life) =>
+      withCommandFiles(script, async () => {
+        const outcome = await life();
+        if (resultOf(outcome).how === 'ended') seen.words = readCommandWords(script);
+        return outcome;
+      }),
   });
-  const result = resultOf(outcome);
+  const { words } = seen;
+  const result = { ...resultOf(outcome), ...(words === undefined ? {} : { words }) };
   if (result.how === 'ended' && seen.hasRun && !task.keepImage && !isCache(imageUrl))
     await dropAfterwards(imageUrl, directory);
   return result;
@@ -73,7 +81,7 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
   let running: RunningJob | undefined;
   const lastTry = new LastTry({
     askJob: () => running?.status() ?? Promise.resolve(),
-    giveUp: (failure) => giveUp(directory, failure),
+    giveUp: (failure) => giveUp(task, failure),
   });
   return {
     ready: (job: RunningJob) => {
@@ -106,7 +114,7 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
 }
 
 /** It runs on, and would do so when the job is long over. Our end is its end. */
-function giveUp(directory: string, failure: string): void {
+function giveUp({ directory, script }: EngineTask, failure: string): void {
   const error = new FastFreezeError({
     code: 'app',
     op: 'freeze the command, which was ended',
@@ -114,6 +122,7 @@ function giveUp(directory: string, failure: string): void {
     hint: 'run the job again: it continues from the last checkpoint, if there is one',
   });
   tellEvent(directory, { type: 'ended', exitCode: 170, how: 'failed', error: toErrorRecord(error) });
+  removeCommandFiles(script);
   process.kill(process.pid, 'SIGKILL');
 }
 

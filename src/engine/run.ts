@@ -154,7 +154,8 @@ async function runSupervised(
   try {
     const about = { job, holder, plan, criu, temporary, terminal: terminal.outer, startedAtMs };
     const config = supervisorConfig(options, { ...about, mayBeToldToLeave: hooks.pilot !== undefined }, log);
-    return await supervise(config, plan, job, signals, voice);
+    const life = (): Promise<RunOutcome> => supervise(config, plan, job, signals, voice);
+    return await (hooks.around?.(life) ?? life());
   } finally {
     terminal.restore();
     const left = temporary.temporaryDirectory && removeTemporaryDirectory(temporary.temporaryDirectory);

@@ -409,6 +409,29 @@ describe('the action', () => {
     90_000,
   );
 
+  test('a second run of a job on the same machine, and one that cannot start, leave the first what it writes to', async () => {
+    await story('root', async (bed) => {
+      const given = { 'image-base': base(bed), 'job-id': 'twice', 'preserve-path': 'none' };
+      const runner = await job(bed);
+      const one = runner.step({
+        ...given,
+        run: `until [ -e ${bed.path('go')} ]; do sleep 0.1; done\necho model=best >> "$GITHUB_OUTPUT"`,
+      });
+      await one.logs(/Application is ready/);
+      const two = runner.step({ ...given, run: `echo model=worst >> "$GITHUB_OUTPUT" # ${bed.dir}` });
+      expect(await two.ends()).toBe(170);
+      expect(two.annotations).toMatchObject([{ level: 'error', title: 'fastfreeze: failed' }]);
+      expect(two.annotations[0]?.message).toMatch(/a job of this name is running/);
+      const three = runner.step({ ...given, run: 'echo ran', 'working-directory': 'not-there' });
+      expect(await three.ends()).toBe(2);
+      bed.write('go', '');
+      expect(await one.ends()).toBe(0);
+      await runner.finish();
+      expect(one.outputs.get('model')).toBe('best');
+      expect(two.outputs.has('model')).toBe(false);
+    });
+  }, 90_000);
+
   test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
     const fake = await GcsFake.start();
     fake.makeBucket('jobs');

@@ -51,4 +51,6 @@ export interface RunHooks {
   /** Told what the supervisor tells a metrics recorder: starts, checkpoints, restores. */
   readonly onEvent?: (event: JobEvent) => void;
   readonly pilot?: Pilot;
+  /** Around the application's start, or restore, its life and its end. Before and after it the job may be another run's. */
+  readonly around?: (life: () => Promise<RunOutcome>) => Promise<RunOutcome>;
 }
