@@ -2,12 +2,11 @@
 import { createHash } from 'node:crypto';
 import {
   appendFileSync,
-  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readFileSync,
+  readdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -62,9 +61,11 @@ export function nameCommandFiles({ run, shell }: Pick<Inputs, 'run' | 'shell'>, 
 export async function withCommandFiles<T>(script: Script, work: () => Promise<T>): Promise<T> {
   const { directory, path, text } = script;
   makePrivate(directory);
+  // What a run that was killed has left, half a line at the end perhaps. An image brings its own.
+  for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
   try {
     writeFileSync(path, text, { mode: 0o600 });
-    for (const file of Object.values(RUNNER_FILES)) closeSync(openSync(join(directory, file), 'a', 0o600));
+    for (const file of Object.values(RUNNER_FILES)) writeFileSync(join(directory, file), '', { mode: 0o600 });
     return await work();
   } finally {
     removeCommandFiles(script);

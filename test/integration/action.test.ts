@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GitHub Action out of the committed dist/, as the runner runs it, with real jobs under CRIU.
-import { createReadStream, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -431,6 +432,25 @@ describe('the action', () => {
       expect(two.outputs.has('model')).toBe(false);
     });
   }, 90_000);
+
+  test('what a run that was killed has left on the machine is no part of another', async () => {
+    await story('root', async (bed) => {
+      const url = `file:${bed.path('images', 'left')}`;
+      const left = join('/tmp', `fastfreeze-action-${createHash('sha256').update(url).digest('hex').slice(0, 16)}`);
+      mkdirSync(left, { mode: 0o700 });
+      writeFileSync(join(left, 'output'), 'old=1\nmodel<<END\nhalf');
+      writeFileSync(join(left, 'env'), 'OLD=1\n');
+      const run = await job(bed);
+      const step = run.step({ run: `echo model=best >> "$GITHUB_OUTPUT" # ${bed.dir}`, 'image-url': url });
+      expect(await step.ends()).toBe(0);
+      await run.finish();
+      expect(step.annotations).toEqual([]);
+      expect(step.outputs.get('model')).toBe('best');
+      expect(step.outputs.has('old')).toBe(false);
+      expect(step.exported()).toEqual(new Map());
+      expect(existsSync(left)).toBe(false);
+    });
+  }, 60_000);
 
   test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
     const fake = await GcsFake.start();
