@@ -53,15 +53,18 @@ export interface EngineResult {
 }
 
 /** Lines of the file of events; times are milliseconds since the epoch. */
-export type EngineEvent = { readonly atMs: number } & (
-  | { readonly type: 'ready'; readonly restoredGeneration: number | null }
-  /** A checkpoint is asked for; without `leavesRunning` it stops the command. `ran`: what that has done in this run until then. */
-  | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean; readonly ran?: Ran }
-  | ({ readonly type: 'checkpoint' } & CheckpointTold)
-  | { readonly type: 'checkpoint-failed'; readonly message: string }
-  | { readonly type: 'warning'; readonly message: string }
-  | ({ readonly type: 'ended' } & EngineResult)
-);
+export type EngineEvent = { readonly atMs: number } &
+  /** Signals are heard from now on. */
+  (
+    | { readonly type: 'begun' }
+    | { readonly type: 'ready'; readonly restoredGeneration: number | null }
+    /** A checkpoint is asked for; without `leavesRunning` it stops the command. `ran`: what that has done in this run until then. */
+    | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean; readonly ran?: Ran }
+    | ({ readonly type: 'checkpoint' } & CheckpointTold)
+    | { readonly type: 'checkpoint-failed'; readonly message: string }
+    | { readonly type: 'warning'; readonly message: string }
+    | ({ readonly type: 'ended' } & EngineResult)
+  );
 
 type Untimed<E> = E extends unknown ? Omit<E, 'atMs'> : never;
 

@@ -4,6 +4,7 @@ import { type Logger, createLogger } from '../base/log.js';
 import { parseOptions } from '../cli/arguments.js';
 import { RUN_OPTIONS, toRunOptions } from '../cli/run-options.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
+import { EXIT } from '../engine/exit-codes.js';
 import type { JobEvent } from '../engine/metrics/event.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';
 import { type RunOutcome, run } from '../engine/run.js';
@@ -21,8 +22,11 @@ import { LastTry } from './last-try.js';
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
 const SIGNAL_WINDOW_MS = 240_000;
 
-/** `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. */
-export async function runEngine(task: EngineTask): Promise<EngineResult> {
+/**
+ * `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. `handOnSignals` is called
+ * when signals are listened to.
+ */
+export async function runEngine(task: EngineTask, handOnSignals: () => void): Promise<EngineResult> {
   const { directory, imageUrl, passphrase, script } = task;
   const parsed = parseOptions([...task.options, '--', ...task.command], RUN_OPTIONS, true);
   const options = {
@@ -36,7 +40,7 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
   const log = createLogger({ command: 'action', verbosity: options.verbosity, startedAtMs: Date.now() });
   const pilot = tellingPilot(task, createPilot(pilotOptions(task, log)));
   const seen: { hasRun: boolean; words?: CommandWords } = { hasRun: false };
-  const outcome = await run(options, {
+  const running = run(options, {
     pilot,
     onReady: (restoredGeneration) => {
       seen.hasRun = true;
@@ -50,6 +54,8 @@ export async function runEngine(task: EngineTask): Promise<EngineResult> {
         return outcome;
       }),
   });
+  handOnSignals();
+  const outcome = await running.catch(endedEarly);
   const { words } = seen;
   const result = { ...resultOf(outcome), ...(words === undefined ? {} : { words }) };
   if (result.how === 'ended' && seen.hasRun && !task.keepImage && !isCache(imageUrl))
@@ -154,6 +160,12 @@ function tellCheckpoint(directory: string, event: JobEvent): void {
       durableMs: durationMs,
     });
   }
+}
+
+/** Told to leave while the job was still being prepared: the same as a moment later. */
+function endedEarly(error: unknown): RunOutcome {
+  if (error instanceof FastFreezeError && error.code === 'aborted') return { exitCode: EXIT.failed, error };
+  throw error;
 }
 
 function resultOf({ exitCode, reason, killedBy, ...outcome }: RunOutcome): EngineResult {

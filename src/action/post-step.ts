@@ -29,8 +29,8 @@ export async function runPost(): Promise<number> {
     if (found === undefined) return 0;
     const { jobStatus, summary: wantsSummary } = readPostInputs();
     const { handover, interruptedAtMs, shownBytes } = found;
-    // Main was killed without a word: nobody has told the engine yet.
-    if (interruptedAtMs === undefined) tellToLeave(handover.engine);
+    // Main may have been killed before it could. The same again is no news.
+    await tellToLeave(handover.engine);
     const untilMs = budget(jobStatus, handover, interruptedAtMs ?? startedAtMs);
     startGroup('fastfreeze: waiting for the image');
     info(`Until ${new Date(untilMs).toISOString()}`);

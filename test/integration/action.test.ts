@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GitHub Action out of the committed dist/, as the runner runs it, with real jobs under CRIU.
+import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { createReadStream, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { type Bed, type Identity, withBed } from '../support/bed.js';
@@ -16,10 +18,12 @@ import { startHttpFront } from '../support/http-front.js';
 import { checkLines } from '../support/lines.js';
 import { startImds } from '../support/metadata.js';
 import { hasMoto, startMoto } from '../support/moto.js';
+import { PATH_OF_JOBS, ended } from '../support/place.js';
+import { processesWithId } from '../support/processes.js';
 import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
 import { FULL } from '../support/random.js';
 import { PYTHON, fixture } from '../support/stage.js';
-import { until } from '../support/until.js';
+import { sleep, until } from '../support/until.js';
 
 const loop = (bed: Bed): string => `sh ${fixture('shell-loop.sh')} ${bed.path('stop')}`;
 const base = (bed: Bed): string => `file:${bed.path('images')}`;
@@ -451,6 +455,69 @@ describe('the action', () => {
       expect(existsSync(left)).toBe(false);
     });
   }, 60_000);
+
+  test.each([
+    ['tells it to leave when it listens', 85],
+    ['is killed before it could tell it, and the post step does', 137],
+  ])(
+    'cancelled when the engine has only just been started: main %s',
+    async (_, code) => {
+      await story('root', async (bed) => {
+        const slow = encodeURIComponent(
+          "if (process.argv[1].endsWith('engine-main.js')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500)",
+        );
+        const run = await job(bed, { env: { NODE_OPTIONS: `--import=data:text/javascript,${slow}` } });
+        const step = run.step({ run: loop(bed), 'image-base': base(bed), 'preserve-path': 'none' });
+        await until('the engine', () =>
+          processesWithId(bed.id).some(({ command }) => command.includes('/engine-main.js')),
+        );
+        if (code === 85) await run.cancel(step);
+        else {
+          step.signal('SIGINT');
+          await step.logs(/SIGINT: the command is being frozen/);
+          step.signal('SIGKILL');
+        }
+        expect(await step.ends()).toBe(code);
+        if (code === 85) expect(step.outputs.get('status')).toBe('checkpointed');
+        await run.finish();
+        expect(step.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);
+      });
+    },
+    180_000,
+  );
+
+  test('the engine is told to leave before it knows its task: it does not begin it', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const main = join(process.cwd(), 'dist/lib/action/engine-main.js');
+      const [program = '', ...words] = place.command([NODE_24, main]);
+      const engine = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: { PATH: PATH_OF_JOBS } });
+      let said = '';
+      for (const stream of [engine.stdout, engine.stderr]) stream?.on('data', (data: Buffer) => (said += String(data)));
+      const exited = ended(engine, 'the engine', () => said);
+      await until('the engine to catch SIGHUP, as Node.js alone does not', () =>
+        /^SigCgt:.*[13579bdf]$/m.test(readFileSync(`/proc/${engine.pid ?? 0}/status`, 'latin1')),
+      );
+      engine.kill('SIGTERM');
+      // Node.js would read the task before the signal, if both were there.
+      await sleep(300);
+      const directory = bed.directory('step');
+      const task = {
+        ...{ directory, imageUrl: `${base(bed)}/early`, options: [], noticeFrom: [], keepImage: false },
+        command: ['touch', bed.path('ran')],
+        script: { directory: bed.path('command'), path: bed.path('command', 'script'), text: '' },
+      };
+      (engine.stdio[3] as Writable).end(JSON.stringify(task));
+      expect(await exited).toBe(0);
+      const events = readFileSync(join(directory, 'events'), 'utf8').trim().split('\n');
+      expect(JSON.parse(events.at(-1) ?? '')).toMatchObject({
+        type: 'ended',
+        how: 'frozen',
+        error: { code: 'aborted' },
+      });
+      expect(existsSync(bed.path('ran'))).toBe(false);
+    });
+  }, 120_000);
 
   test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
     const fake = await GcsFake.start();
