@@ -2,12 +2,11 @@
 import { createHash } from 'node:crypto';
 import {
   appendFileSync,
-  closeSync,
   existsSync,
   lstatSync,
   mkdirSync,
-  openSync,
   readFileSync,
+  readdirSync,
   rmSync,
   writeFileSync,
 } from 'node:fs';
@@ -26,28 +25,55 @@ const RUNNER_FILES = {
   GITHUB_STEP_SUMMARY: 'summary',
 } as const;
 
-export interface CommandFiles {
-  /** Travels in the image. */
+/** What the engine makes for the command's life. */
+export interface Script {
+  /** It and what else the command is to write to lie here. Travels in the image. */
   readonly directory: string;
+  readonly path: string;
+  readonly text: string;
+}
+
+export interface CommandFiles {
+  readonly script: Script;
   readonly command: readonly string[];
   /** For the command's environment. */
   readonly variables: Readonly<Record<string, string>>;
 }
 
-/** The script and the files of the runner's in a directory that has the same path in each run of the job, on every machine. */
-export function makeCommandFiles({ run, shell }: Pick<Inputs, 'run' | 'shell'>, imageUrl: string): CommandFiles {
+/**
+ * The script and the files of the runner's, by name, in a directory that has the same path in each run of the job, on every machine.
+ * Nothing is written yet: a run of the same job may be using them.
+ */
+export function nameCommandFiles({ run, shell }: Pick<Inputs, 'run' | 'shell'>, imageUrl: string): CommandFiles {
   const directory = join('/tmp', `fastfreeze-action-${sha256(imageUrl).slice(0, 16)}`);
   const text = `${run.replace(/\n+$/, '')}\n`;
   // Another script is another command: an image of the old one says so.
   const script = join(directory, `script-${sha256(text).slice(0, 8)}`);
-  // It may be refused: before there is anything to clear up.
-  const command = shellCommand(shell, script);
-  makePrivate(directory);
-  // A shell reads its script as it goes: one that is there already, and in use, is left as it is.
-  if (!existsSync(script) || readFileSync(script, 'utf8') !== text) writeFileSync(script, text, { mode: 0o600 });
   const variables = Object.entries(RUNNER_FILES).map(([name, file]) => [name, join(directory, file)] as const);
-  for (const [, path] of variables) closeSync(openSync(path, 'a', 0o600));
-  return { directory, command, variables: Object.fromEntries(variables) };
+  return {
+    script: { directory, path: script, text },
+    command: shellCommand(shell, script),
+    variables: Object.fromEntries(variables),
+  };
+}
+
+/** Makes the files for `work`, which the job is this run's for, and removes them after it. */
+export async function withCommandFiles<T>(script: Script, work: () => Promise<T>): Promise<T> {
+  const { directory, path, text } = script;
+  makePrivate(directory);
+  // What a run that was killed has left, half a line at the end perhaps. An image brings its own.
+  for (const name of readdirSync(directory)) rmSync(join(directory, name), { recursive: true });
+  try {
+    writeFileSync(path, text, { mode: 0o600 });
+    for (const file of Object.values(RUNNER_FILES)) writeFileSync(join(directory, file), '', { mode: 0o600 });
+    return await work();
+  } finally {
+    removeCommandFiles(script);
+  }
+}
+
+export function removeCommandFiles({ directory }: Script): void {
+  rmSync(directory, { recursive: true, force: true });
 }
 
 function sha256(text: string): string {
@@ -57,7 +83,7 @@ function sha256(text: string): string {
 /** What the command's files hold at its end. */
 export type CommandWords = Readonly<Partial<Record<keyof typeof RUNNER_FILES, string>>>;
 
-export function readCommandWords(directory: string): CommandWords {
+export function readCommandWords({ directory }: Script): CommandWords {
   const found = Object.entries(RUNNER_FILES).map(([name, file]) => [name, join(directory, file)] as const);
   return Object.fromEntries(
     found.filter(([, path]) => existsSync(path)).map(([name, path]) => [name, readFileSync(path, 'utf8')] as const),
@@ -102,10 +128,6 @@ export function wrongPair(text: string): string | undefined {
     at = end;
   }
   return undefined;
-}
-
-export function removeCommandFiles(directory: string): void {
-  rmSync(directory, { recursive: true, force: true });
 }
 
 /** As the runner itself starts its shells. */

@@ -2,15 +2,16 @@
 /* Entry of the engine: a process of its own, which outlives the step that started it. */
 import { Socket } from 'node:net';
 import { toErrorRecord } from '../base/errors.js';
-import { runEngine } from './engine.js';
-import { type EngineTask, LAST_TRY, tellEvent } from './engine-task.js';
+import { keepSignals } from './early-signals.js';
+import { type EngineTask, tellEvent } from './engine-task.js';
 
-// Whatever comes before or after the job: the engine is ended by its work alone.
-for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', LAST_TRY]) process.on(signal, () => undefined);
-
+const handOnSignals = keepSignals();
 const task = await readTask();
+tellEvent(task.directory, { type: 'begun' });
 try {
-  tellEvent(task.directory, { type: 'ended', ...(await runEngine(task)) });
+  // It takes its time to load, and main may tell us to leave by now.
+  const { runEngine } = await import('./engine.js');
+  tellEvent(task.directory, { type: 'ended', ...(await runEngine(task, handOnSignals)) });
 } catch (error) {
   tellEvent(task.directory, { type: 'ended', exitCode: 170, how: 'failed', error: toErrorRecord(error) });
 }

@@ -3,10 +3,15 @@ import { spawn } from 'node:child_process';
 import { closeSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Writable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { FastFreezeError, hasErrno } from '../base/errors.js';
 import { startTicks } from './deadline.js';
-import { type EngineTask, LAST_TRY, OUTPUT_FILE } from './engine-task.js';
+import { type EngineTask, LAST_TRY, OUTPUT_FILE, readEvents } from './engine-task.js';
+
+/** For the engine to begin, on a machine that is busy: less than main has after a signal. One that still cannot tell is told all the same. */
+const BEGIN_MS = 3_000;
+const LOOK_MS = 20;
 
 /** Enough to find the engine again from another step. */
 export interface EngineHandle {
@@ -53,8 +58,13 @@ export function isAlive({ pid, ticks }: EngineHandle): boolean {
   return startTicks(pid) === ticks;
 }
 
-/** Asks the engine to freeze the command and to end; nothing where it has ended. */
-export function tellToLeave(engine: EngineHandle): void {
+/**
+ * Asks the engine to freeze the command and to end; nothing where it has ended. The signal would kill a process that has only just begun:
+ * that it listens is waited for.
+ */
+export async function tellToLeave(engine: EngineHandle): Promise<void> {
+  const untilMs = Date.now() + BEGIN_MS;
+  while (readEvents(engine.directory).length === 0 && isAlive(engine) && Date.now() < untilMs) await sleep(LOOK_MS);
   send(engine, 'SIGTERM');
 }
 

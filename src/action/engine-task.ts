@@ -3,6 +3,7 @@ import { appendFileSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type ErrorRecord, hasErrno } from '../base/errors.js';
 import type { Cloud } from '../notice/sources/clouds.js';
+import type { CommandWords, Script } from './command-files.js';
 import type { Ran } from './progress.js';
 
 /** What main asks of the engine; it goes over a pipe, since a passphrase in it must not lie on any disk. */
@@ -13,6 +14,7 @@ export interface EngineTask {
   /** Options of `fastfreeze run`, as on its command line. */
   readonly options: readonly string[];
   readonly command: readonly string[];
+  readonly script: Script;
   readonly passphrase?: string;
   readonly deadline?: EngineDeadline;
   /** Milliseconds; undefined: only where a notice would come too late. */
@@ -46,18 +48,23 @@ export interface EngineResult {
   /** In words. */
   readonly reason?: string;
   readonly error?: ErrorRecord;
+  /** Of a command that has ended in this run. */
+  readonly words?: CommandWords;
 }
 
 /** Lines of the file of events; times are milliseconds since the epoch. */
-export type EngineEvent = { readonly atMs: number } & (
-  | { readonly type: 'ready'; readonly restoredGeneration: number | null }
-  /** A checkpoint is asked for; without `leavesRunning` it stops the command. `ran`: what that has done in this run until then. */
-  | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean; readonly ran?: Ran }
-  | ({ readonly type: 'checkpoint' } & CheckpointTold)
-  | { readonly type: 'checkpoint-failed'; readonly message: string }
-  | { readonly type: 'warning'; readonly message: string }
-  | ({ readonly type: 'ended' } & EngineResult)
-);
+export type EngineEvent = { readonly atMs: number } &
+  /** Signals are heard from now on. */
+  (
+    | { readonly type: 'begun' }
+    | { readonly type: 'ready'; readonly restoredGeneration: number | null }
+    /** A checkpoint is asked for; without `leavesRunning` it stops the command. `ran`: what that has done in this run until then. */
+    | { readonly type: 'asked'; readonly source: string; readonly leavesRunning: boolean; readonly ran?: Ran }
+    | ({ readonly type: 'checkpoint' } & CheckpointTold)
+    | { readonly type: 'checkpoint-failed'; readonly message: string }
+    | { readonly type: 'warning'; readonly message: string }
+    | ({ readonly type: 'ended' } & EngineResult)
+  );
 
 type Untimed<E> = E extends unknown ? Omit<E, 'atMs'> : never;
 

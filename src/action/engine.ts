@@ -4,6 +4,7 @@ import { type Logger, createLogger } from '../base/log.js';
 import { parseOptions } from '../cli/arguments.js';
 import { RUN_OPTIONS, toRunOptions } from '../cli/run-options.js';
 import { CHECKPOINTED, INTERRUPTED } from '../engine/config.js';
+import { EXIT } from '../engine/exit-codes.js';
 import type { JobEvent } from '../engine/metrics/event.js';
 import type { Pilot, RunningJob } from '../engine/pilot.js';
 import { type RunOutcome, run } from '../engine/run.js';
@@ -12,6 +13,7 @@ import { type PilotOptions, createPilot } from '../notice/pilot.js';
 import { cloudSources } from '../notice/sources/clouds.js';
 import { momentSource, timeLimitSource } from '../notice/sources/local.js';
 import { openStore } from '../store/store.js';
+import { type CommandWords, readCommandWords, removeCommandFiles, withCommandFiles } from './command-files.js';
 import { isCache } from './place.js';
 import { measureFrom } from './progress.js';
 import { type EngineResult, type EngineTask, LAST_TRY, tellEvent } from './engine-task.js';
@@ -20,29 +22,42 @@ import { LastTry } from './last-try.js';
 /** What a cancelled run leaves to the step that follows: see `CANCEL_BUDGET_MS` of the post step. */
 const SIGNAL_WINDOW_MS = 240_000;
 
-/** `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. */
-export async function runEngine(task: EngineTask): Promise<EngineResult> {
-  const { directory, imageUrl, passphrase } = task;
+/**
+ * `fastfreeze batch run` for a step: the same engine, notices and planner, with what happens told to a file. `handOnSignals` is called
+ * when signals are listened to.
+ */
+export async function runEngine(task: EngineTask, handOnSignals: () => void): Promise<EngineResult> {
+  const { directory, imageUrl, passphrase, script } = task;
   const parsed = parseOptions([...task.options, '--', ...task.command], RUN_OPTIONS, true);
   const options = {
     ...toRunOptions(parsed, { url: imageUrl, given: true }),
     // A record that was kept is the result; any other is of a run before, which somebody has chosen to repeat.
     returnFinished: task.keepImage,
+    shellExitCodes: true,
     cliArgs: ['fastfreeze-action'],
     ...(passphrase === undefined ? {} : { passphrase }),
   };
   const log = createLogger({ command: 'action', verbosity: options.verbosity, startedAtMs: Date.now() });
   const pilot = tellingPilot(task, createPilot(pilotOptions(task, log)));
-  const seen = { hasRun: false };
-  const outcome = await run(options, {
+  const seen: { hasRun: boolean; words?: CommandWords } = { hasRun: false };
+  const running = run(options, {
     pilot,
     onReady: (restoredGeneration) => {
       seen.hasRun = true;
       tellEvent(directory, { type: 'ready', restoredGeneration });
     },
     onEvent: (event) => tellCheckpoint(directory, event),
+    around: (life) =>
+      withCommandFiles(script, async () => {
+        const outcome = await life();
+        if (resultOf(outcome).how === 'ended') seen.words = readCommandWords(script);
+        return outcome;
+      }),
   });
-  const result = resultOf(outcome);
+  handOnSignals();
+  const outcome = await running.catch(endedEarly);
+  const { words } = seen;
+  const result = { ...resultOf(outcome), ...(words === undefined ? {} : { words }) };
   if (result.how === 'ended' && seen.hasRun && !task.keepImage && !isCache(imageUrl))
     await dropAfterwards(imageUrl, directory);
   return result;
@@ -72,7 +87,7 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
   let running: RunningJob | undefined;
   const lastTry = new LastTry({
     askJob: () => running?.status() ?? Promise.resolve(),
-    giveUp: (failure) => giveUp(directory, failure),
+    giveUp: (failure) => giveUp(task, failure),
   });
   return {
     ready: (job: RunningJob) => {
@@ -105,7 +120,7 @@ function tellingPilot(task: EngineTask, pilot: Pilot): Pilot {
 }
 
 /** It runs on, and would do so when the job is long over. Our end is its end. */
-function giveUp(directory: string, failure: string): void {
+function giveUp({ directory, script }: EngineTask, failure: string): void {
   const error = new FastFreezeError({
     code: 'app',
     op: 'freeze the command, which was ended',
@@ -113,6 +128,7 @@ function giveUp(directory: string, failure: string): void {
     hint: 'run the job again: it continues from the last checkpoint, if there is one',
   });
   tellEvent(directory, { type: 'ended', exitCode: 170, how: 'failed', error: toErrorRecord(error) });
+  removeCommandFiles(script);
   process.kill(process.pid, 'SIGKILL');
 }
 
@@ -144,6 +160,12 @@ function tellCheckpoint(directory: string, event: JobEvent): void {
       durableMs: durationMs,
     });
   }
+}
+
+/** Told to leave while the job was still being prepared: the same as a moment later. */
+function endedEarly(error: unknown): RunOutcome {
+  if (error instanceof FastFreezeError && error.code === 'aborted') return { exitCode: EXIT.failed, error };
+  throw error;
 }
 
 function resultOf({ exitCode, reason, killedBy, ...outcome }: RunOutcome): EngineResult {

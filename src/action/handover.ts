@@ -5,7 +5,6 @@ import type { EngineHandle } from './engine-process.js';
 /** What main leaves to the post step. */
 export interface Handover {
   readonly engine: EngineHandle;
-  readonly commandDirectory: string;
   readonly imageUrl: string;
   readonly jobId: string;
   /** When the job's time is up, as far as is known. */

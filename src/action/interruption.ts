@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-import { info } from '@actions/core';
-import { FastFreezeError } from '../base/errors.js';
+import { info, warning } from '@actions/core';
+import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
 import { type EngineHandle, tellToLeave } from './engine-process.js';
 import { saveInterruption } from './handover.js';
 
@@ -30,7 +30,9 @@ export function catchInterruption(): Interruption {
   let came = false;
   const act = (): void => {
     if (engine === undefined) return;
-    tellToLeave(engine);
+    tellToLeave(engine).catch((error: unknown) =>
+      warning(asFastFreezeError(error, 'tell the engine to leave').message),
+    );
     setTimeout(() => patience.abort(), HANDOVER_WAIT_MS).unref();
   };
   for (const name of ['SIGINT', 'SIGTERM'] as const) {

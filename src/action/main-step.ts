@@ -3,15 +3,7 @@ import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { endGroup, info, startGroup, warning } from '@actions/core';
 import { valueOf } from '../batch/system.js';
-import {
-  type CommandFiles,
-  type CommandWords,
-  handSummary,
-  handToRunner,
-  makeCommandFiles,
-  readCommandWords,
-  removeCommandFiles,
-} from './command-files.js';
+import { handSummary, handToRunner, nameCommandFiles } from './command-files.js';
 import { type EngineHandle, startEngine } from './engine-process.js';
 import type { EngineTask } from './engine-task.js';
 import { engineEnvironment } from './environment.js';
@@ -54,7 +46,6 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
   const { inputs, imageUrl, jobId } = plan;
   const env = process.env;
   startGroup('fastfreeze: set-up');
-  let files: CommandFiles | undefined;
   try {
     announce(plan);
     tellPreserved(inputs, env);
@@ -63,24 +54,22 @@ async function start(plan: Plan, interruption: Interruption): Promise<{ engine: 
       throw error;
     });
     interruption.refuse();
-    files = makeCommandFiles(inputs, imageUrl);
+    const { script, command, variables } = nameCommandFiles(inputs, imageUrl);
     const task: EngineTask = {
       ...plan.task,
       directory: stepDirectory(env),
-      command: files.command,
-      options: [...plan.options, '--preserve-path', files.directory],
+      command,
+      script,
+      options: [...plan.options, '--preserve-path', script.directory],
     };
     const engine = await startEngine(task, {
       cwd: resolve(workspaceOf(env), inputs.workingDirectory),
-      env: engineEnvironment(env, { ...files.variables, ...runtime }),
+      env: engineEnvironment(env, { ...variables, ...runtime }),
     });
-    const handover = { engine, commandDirectory: files.directory, imageUrl, jobId, jobEndsAtMs: plan.endsAtMs };
+    const handover = { engine, imageUrl, jobId, jobEndsAtMs: plan.endsAtMs };
     saveHandover(handover);
     interruption.leaveBy(engine);
     return { engine, handover };
-  } catch (error) {
-    if (files !== undefined) removeCommandFiles(files.directory);
-    throw error;
   } finally {
     endGroup();
   }
@@ -103,9 +92,8 @@ async function finish(
     );
     return 1;
   }
-  const words: CommandWords = result.how === 'ended' ? readCommandWords(handover.commandDirectory) : {};
+  const { words = {} } = result;
   handToRunner(words, process.env, (message) => warning(message, { title: 'fastfreeze' }));
-  removeCommandFiles(handover.commandDirectory);
   rmSync(handover.engine.directory, { recursive: true, force: true });
   saveSettled();
   const exitCode = await conclude(plan, events, result, interrupted);

@@ -20,7 +20,7 @@ export interface Plan {
   readonly event: RunEvent;
   readonly chain: Chain;
   readonly endsAtMs: number;
-  readonly task: Omit<EngineTask, 'directory' | 'command' | 'options'>;
+  readonly task: Omit<EngineTask, 'directory' | 'command' | 'script' | 'options'>;
   readonly options: readonly string[];
 }
 

@@ -3,7 +3,6 @@ import { endGroup, error as annotateError, info, startGroup, summary, warning } 
 import { rmSync } from 'node:fs';
 import { asFastFreezeError } from '../base/errors.js';
 import { INTERRUPTED } from '../engine/config.js';
-import { removeCommandFiles } from './command-files.js';
 import { tellTimeIsUp, tellToLeave } from './engine-process.js';
 import type { EngineEvent, EngineResult } from './engine-task.js';
 import { type Handover, readHandover } from './handover.js';
@@ -30,8 +29,8 @@ export async function runPost(): Promise<number> {
     if (found === undefined) return 0;
     const { jobStatus, summary: wantsSummary } = readPostInputs();
     const { handover, interruptedAtMs, shownBytes } = found;
-    // Main was killed without a word: nobody has told the engine yet.
-    if (interruptedAtMs === undefined) tellToLeave(handover.engine);
+    // Main may have been killed before it could. The same again is no news.
+    await tellToLeave(handover.engine);
     const untilMs = budget(jobStatus, handover, interruptedAtMs ?? startedAtMs);
     startGroup('fastfreeze: waiting for the image');
     info(`Until ${new Date(untilMs).toISOString()}`);
@@ -91,7 +90,7 @@ export function failureSince(events: readonly EngineEvent[], sinceMs: number): s
   return failed !== undefined && failed.atMs >= sinceMs ? failed.message : undefined;
 }
 
-function settle({ engine, commandDirectory }: Handover, { events, result }: Watched, interruptedAtMs: number): number {
+function settle({ engine }: Handover, { events, result }: Watched, interruptedAtMs: number): number {
   const failure = failureSince(events, interruptedAtMs);
   if (result === undefined) {
     const before = failure === undefined ? '' : ` An attempt has failed before: ${failure}.`;
@@ -101,7 +100,6 @@ function settle({ engine, commandDirectory }: Handover, { events, result }: Watc
     );
     return 0;
   }
-  removeCommandFiles(commandDirectory);
   rmSync(engine.directory, { recursive: true, force: true });
   const saved = events.findLast((event) => event.type === 'checkpoint');
   if (result.how === 'failed') {

@@ -55,6 +55,8 @@ export interface JobOptions {
   readonly preserveExcept: readonly string[];
   /** Let restored files have setuid bits and capabilities because the image says so. */
   readonly preserveSetuid: boolean;
+  /** The command is a script, whose shell ends in order when what it ran is killed: see `deadlySignal`. */
+  readonly shellExitCodes?: boolean;
   readonly verbosity: Verbosity;
   readonly logFormat: LogFormat;
 }
@@ -145,7 +147,7 @@ export type SupervisorMessage =
   | { readonly type: 'event'; readonly event: JobEvent }
   /** The application has ended by itself: was the job told to leave? */
   | { readonly type: 'app-ended' }
-  /** `killedBy`: the signal that the application died of, which is not recorded as its end. */
+  /** `killedBy`: the signal that the application, or what a script ran, died of, which is not recorded as its end. */
   | { readonly type: 'ended'; readonly exitCode: number; readonly reason: string; readonly killedBy?: string }
   | { readonly type: 'failed'; readonly exitCode: number; readonly error: ErrorRecord };
 

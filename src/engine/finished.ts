@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
 import { commitManifest, listGenerations } from '../image/generations.js';
-import type { ExitStatus } from '../linux/process.js';
+import { type ExitStatus, signalNumber } from '../linux/process.js';
 import { type OpenOptions, openStore } from '../store/store.js';
 import type { SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
@@ -18,7 +18,7 @@ export async function recordFinished(
   command: readonly string[],
   options: OpenOptions = {},
 ): Promise<void> {
-  if (status.signal !== null) return;
+  if (deadlySignal(status, config) !== null) return;
   const store = openStore(config.imageUrl, options);
   const generations = await listGenerations(store);
   // Under the default URL a job that never was checkpointed leaves nothing behind.
@@ -37,3 +37,21 @@ export async function recordFinished(
     hint: 'fastfreeze list shows what is there',
   });
 }
+
+/**
+ * The number of the signal that ended the job, or null. A kernel without memory picks the largest process, not the shell that waits for
+ * it: that one ends in order, with 128 + the signal's number.
+ */
+export function deadlySignal(
+  { code, signal }: ExitStatus,
+  { shellExitCodes = false }: Pick<SupervisorConfig, 'shellExitCodes'>,
+): number | null {
+  if (signal !== null || code === null || !shellExitCodes) return signal;
+  return KILLING.find((number) => number === code - 128) ?? null;
+}
+
+/**
+ * Crashes, and what a machine, a watcher of its memory or a person ends a process with. Not SIGPIPE, of which the first of two in a pipe
+ * dies in the best order (141), nor SIGHUP: 129 is what git says of a wrong option.
+ */
+const KILLING = ['INT', 'ILL', 'TRAP', 'ABRT', 'BUS', 'FPE', 'KILL', 'SEGV', 'TERM', 'SYS'].map(signalNumber);

@@ -161,7 +161,8 @@ async function runSupervised(
   try {
     const about = { job, holder, plan, criu, temporary, terminal: terminal.outer, startedAtMs };
     const config = supervisorConfig(options, { ...about, mayBeToldToLeave: hooks.pilot !== undefined }, log);
-    return await supervise(config, plan, job, signals, { ...voice, hooks });
+    const life = (): Promise<RunOutcome> => supervise(config, plan, job, signals, { ...voice, hooks });
+    return await (hooks.around?.(life) ?? life());
   } finally {
     terminal.restore();
     const left = temporary.temporaryDirectory && removeTemporaryDirectory(temporary.temporaryDirectory);

@@ -18,7 +18,7 @@ import type { OpenOptions } from '../store/store.js';
 import { CHECKPOINTED, INTERRUPTED, type JobStatus, type SupervisorConfig, type SupervisorMessage } from './config.js';
 import { type ControlServer, serveControl } from './control-server.js';
 import { EXIT } from './exit-codes.js';
-import { recordFinished } from './finished.js';
+import { deadlySignal, recordFinished } from './finished.js';
 import { type LeaseGuard, guardLease } from './lease-guard.js';
 import type { JobEvent, Outcome } from './metrics/event.js';
 import type { Restored } from './restore.js';
@@ -369,7 +369,8 @@ class Job {
     }
     await this.lease.release();
     if (exitCode !== 0) log.info(`Exiting with exit_code=${exitCode}: ${reason}`);
-    const killed = status.signal === null ? {} : { killedBy: signalName(status.signal) };
+    const signal = deadlySignal(status, this.config);
+    const killed = signal === null ? {} : { killedBy: signalName(signal) };
     this.options.leave(exitCode, { type: 'ended', exitCode, reason, ...killed });
   }
 

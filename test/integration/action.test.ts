@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The GitHub Action out of the committed dist/, as the runner runs it, with real jobs under CRIU.
-import { createReadStream, existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
+import { createReadStream, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
+import type { Writable } from 'node:stream';
 import { describe, expect, test } from '@jest/globals';
 import { parse } from 'yaml';
 import { type Bed, type Identity, withBed } from '../support/bed.js';
@@ -15,10 +18,12 @@ import { startHttpFront } from '../support/http-front.js';
 import { checkLines } from '../support/lines.js';
 import { startImds } from '../support/metadata.js';
 import { hasMoto, startMoto } from '../support/moto.js';
+import { PATH_OF_JOBS, ended } from '../support/place.js';
+import { processesWithId } from '../support/processes.js';
 import { JOB_TOKEN, type JobContext, RUNTIME_TOKEN, RunnerJob, commandDirectories } from '../support/runner.js';
 import { FULL } from '../support/random.js';
 import { PYTHON, fixture } from '../support/stage.js';
-import { until } from '../support/until.js';
+import { sleep, until } from '../support/until.js';
 
 const loop = (bed: Bed): string => `sh ${fixture('shell-loop.sh')} ${bed.path('stop')}`;
 const base = (bed: Bed): string => `file:${bed.path('images')}`;
@@ -357,45 +362,162 @@ describe('the action', () => {
     });
   }, 120_000);
 
-  test('a command that is killed: its images stay, and another run continues it, whatever its script says by then', async () => {
-    await story('root', async (bed) => {
-      const given = { 'image-base': base(bed), 'job-id': 'killed', 'preserve-path': 'none' };
-      const waiting = `until [ -e ${bed.path('go')} ]; do sleep 0.1; done\n[ -e ${bed.path('stop')} ] || kill -KILL $$\necho survived`;
-      const first = await job(bed);
-      const one = first.step({ ...given, run: `echo begun\n${waiting}`, 'checkpoint-every': '1s' });
-      await until(
-        'the image',
-        () => existsSync(bed.path('images', 'killed')) && generations(bed.path('images', 'killed')).length > 0,
-      );
-      bed.write('go', '');
-      expect(await one.ends()).toBe(137);
-      await first.finish();
-      expect(Object.fromEntries(one.outputs)).toMatchObject({ status: 'failed', completed: 'false', 'exit-code': '' });
-      expect(one.annotations).toMatchObject([{ level: 'error', title: 'fastfreeze: failed' }]);
-      expect(one.annotations[0]?.message).toMatch(
-        /SIGKILL has killed it\. Try: run the job again: it continues from the last checkpoint/,
-      );
+  // The kernel picks the largest process, which is mostly not the shell.
+  test.each([
+    ['a command', 'kill -KILL $$'],
+    ['what a command runs', "sh -c 'kill -KILL $$'"],
+  ])(
+    '%s is killed: its images stay, and another run continues it, whatever its script says by then',
+    async (_, die) => {
+      await story('root', async (bed) => {
+        const given = { 'image-base': base(bed), 'job-id': 'killed', 'preserve-path': 'none' };
+        const waiting = `until [ -e ${bed.path('go')} ]; do sleep 0.1; done\n[ -e ${bed.path('stop')} ] || ${die}\necho survived`;
+        const first = await job(bed);
+        const one = first.step({ ...given, run: `echo begun\n${waiting}`, 'checkpoint-every': '1s' });
+        await until(
+          'the image',
+          () => existsSync(bed.path('images', 'killed')) && generations(bed.path('images', 'killed')).length > 0,
+        );
+        bed.write('go', '');
+        expect(await one.ends()).toBe(137);
+        await first.finish();
+        expect(Object.fromEntries(one.outputs)).toMatchObject({
+          status: 'failed',
+          completed: 'false',
+          'exit-code': '',
+        });
+        expect(one.annotations).toMatchObject([{ level: 'error', title: 'fastfreeze: failed' }]);
+        expect(one.annotations[0]?.message).toMatch(
+          /SIGKILL has killed it\. Try: run the job again: it continues from the last checkpoint/,
+        );
 
-      rmSync(bed.path('go'));
-      bed.write('stop', '');
-      const second = await job(bed);
-      const two = second.step({ ...given, run: 'echo another' });
-      await until('the engine to have looked', () =>
-        readdirSync(second.temp)
-          .map((name) => join(second.temp, name, 'events'))
-          .some((path) => existsSync(path) && readFileSync(path, 'utf8').includes('"warning"')),
-      );
+        rmSync(bed.path('go'));
+        bed.write('stop', '');
+        const second = await job(bed);
+        const two = second.step({ ...given, run: 'echo another' });
+        await until('the engine to have looked', () =>
+          readdirSync(second.temp)
+            .map((name) => join(second.temp, name, 'events'))
+            .some((path) => existsSync(path) && readFileSync(path, 'utf8').includes('"warning"')),
+        );
+        bed.write('go', '');
+        expect(await two.ends()).toBe(0);
+        await second.finish();
+        expect(two.outputs.get('restored')).toBe('true');
+        expect(two.log).toMatch(/^survived$/m);
+        expect(two.log).not.toMatch(/^(?:begun|another)$/m);
+        expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze' }]);
+        expect(two.annotations[0]?.message).toMatch(/`run` or `shell` has changed .* and the old command goes on/);
+        expect(generations(bed.path('images', 'killed'))).toEqual([]);
+      });
+    },
+    90_000,
+  );
+
+  test('a second run of a job on the same machine, and one that cannot start, leave the first what it writes to', async () => {
+    await story('root', async (bed) => {
+      const given = { 'image-base': base(bed), 'job-id': 'twice', 'preserve-path': 'none' };
+      const runner = await job(bed);
+      const one = runner.step({
+        ...given,
+        run: `until [ -e ${bed.path('go')} ]; do sleep 0.1; done\necho model=best >> "$GITHUB_OUTPUT"`,
+      });
+      await one.logs(/Application is ready/);
+      const two = runner.step({ ...given, run: `echo model=worst >> "$GITHUB_OUTPUT" # ${bed.dir}` });
+      expect(await two.ends()).toBe(170);
+      expect(two.annotations).toMatchObject([{ level: 'error', title: 'fastfreeze: failed' }]);
+      expect(two.annotations[0]?.message).toMatch(/a job of this name is running/);
+      const three = runner.step({ ...given, run: 'echo ran', 'working-directory': 'not-there' });
+      expect(await three.ends()).toBe(2);
       bed.write('go', '');
-      expect(await two.ends()).toBe(0);
-      await second.finish();
-      expect(two.outputs.get('restored')).toBe('true');
-      expect(two.log).toMatch(/^survived$/m);
-      expect(two.log).not.toMatch(/^(?:begun|another)$/m);
-      expect(two.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze' }]);
-      expect(two.annotations[0]?.message).toMatch(/`run` or `shell` has changed .* and the old command goes on/);
-      expect(generations(bed.path('images', 'killed'))).toEqual([]);
+      expect(await one.ends()).toBe(0);
+      await runner.finish();
+      expect(one.outputs.get('model')).toBe('best');
+      expect(two.outputs.has('model')).toBe(false);
     });
   }, 90_000);
+
+  test('what a run that was killed has left on the machine is no part of another', async () => {
+    await story('root', async (bed) => {
+      const url = `file:${bed.path('images', 'left')}`;
+      const left = join('/tmp', `fastfreeze-action-${createHash('sha256').update(url).digest('hex').slice(0, 16)}`);
+      mkdirSync(left, { mode: 0o700 });
+      writeFileSync(join(left, 'output'), 'old=1\nmodel<<END\nhalf');
+      writeFileSync(join(left, 'env'), 'OLD=1\n');
+      const run = await job(bed);
+      const step = run.step({ run: `echo model=best >> "$GITHUB_OUTPUT" # ${bed.dir}`, 'image-url': url });
+      expect(await step.ends()).toBe(0);
+      await run.finish();
+      expect(step.annotations).toEqual([]);
+      expect(step.outputs.get('model')).toBe('best');
+      expect(step.outputs.has('old')).toBe(false);
+      expect(step.exported()).toEqual(new Map());
+      expect(existsSync(left)).toBe(false);
+    });
+  }, 60_000);
+
+  test.each([
+    ['tells it to leave when it listens', 85],
+    ['is killed before it could tell it, and the post step does', 137],
+  ])(
+    'cancelled when the engine has only just been started: main %s',
+    async (_, code) => {
+      await story('root', async (bed) => {
+        const slow = encodeURIComponent(
+          "if (process.argv[1].endsWith('engine-main.js')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500)",
+        );
+        const run = await job(bed, { env: { NODE_OPTIONS: `--import=data:text/javascript,${slow}` } });
+        const step = run.step({ run: loop(bed), 'image-base': base(bed), 'preserve-path': 'none' });
+        await until('the engine', () =>
+          processesWithId(bed.id).some(({ command }) => command.includes('/engine-main.js')),
+        );
+        if (code === 85) await run.cancel(step);
+        else {
+          step.signal('SIGINT');
+          await step.logs(/SIGINT: the command is being frozen/);
+          step.signal('SIGKILL');
+        }
+        expect(await step.ends()).toBe(code);
+        if (code === 85) expect(step.outputs.get('status')).toBe('checkpointed');
+        await run.finish();
+        expect(step.annotations).toMatchObject([{ level: 'warning', title: 'fastfreeze: interrupted, not failed' }]);
+      });
+    },
+    180_000,
+  );
+
+  test('the engine is told to leave before it knows its task: it does not begin it', async () => {
+    await withBed('root', async (bed) => {
+      const place = await bed.place();
+      const main = join(process.cwd(), 'dist/lib/action/engine-main.js');
+      const [program = '', ...words] = place.command([NODE_24, main]);
+      const engine = spawn(program, words, { stdio: ['ignore', 'pipe', 'pipe', 'pipe'], env: { PATH: PATH_OF_JOBS } });
+      let said = '';
+      for (const stream of [engine.stdout, engine.stderr]) stream?.on('data', (data: Buffer) => (said += String(data)));
+      const exited = ended(engine, 'the engine', () => said);
+      await until('the engine to catch SIGHUP, as Node.js alone does not', () =>
+        /^SigCgt:.*[13579bdf]$/m.test(readFileSync(`/proc/${engine.pid ?? 0}/status`, 'latin1')),
+      );
+      engine.kill('SIGTERM');
+      // Node.js would read the task before the signal, if both were there.
+      await sleep(300);
+      const directory = bed.directory('step');
+      const task = {
+        ...{ directory, imageUrl: `${base(bed)}/early`, options: [], noticeFrom: [], keepImage: false },
+        command: ['touch', bed.path('ran')],
+        script: { directory: bed.path('command'), path: bed.path('command', 'script'), text: '' },
+      };
+      (engine.stdio[3] as Writable).end(JSON.stringify(task));
+      expect(await exited).toBe(0);
+      const events = readFileSync(join(directory, 'events'), 'utf8').trim().split('\n');
+      expect(JSON.parse(events.at(-1) ?? '')).toMatchObject({
+        type: 'ended',
+        how: 'frozen',
+        error: { code: 'aborted' },
+      });
+      expect(existsSync(bed.path('ran'))).toBe(false);
+    });
+  }, 120_000);
 
   test('an image that takes longer than main may: the post step waits for it, and the next run has it', async () => {
     const fake = await GcsFake.start();

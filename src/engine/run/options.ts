@@ -38,7 +38,7 @@ export interface RunOutcome {
   readonly error?: FastFreezeError;
   /** How the application ended, in words; `checkpointed` when a checkpoint stopped it. */
   readonly reason?: string;
-  /** The signal that the application died of: no end of its own, and the same command continues from the last image. */
+  /** The signal that the application, or with `shellExitCodes` what it ran, died of: no end of its own, and the same command continues from the last image. */
   readonly killedBy?: string;
 }
 
@@ -51,4 +51,6 @@ export interface RunHooks {
   /** Told what the supervisor tells a metrics recorder: starts, checkpoints, restores. */
   readonly onEvent?: (event: JobEvent) => void;
   readonly pilot?: Pilot;
+  /** Around the application's start, or restore, its life and its end. Before and after it the job may be another run's. */
+  readonly around?: (life: () => Promise<RunOutcome>) => Promise<RunOutcome>;
 }
