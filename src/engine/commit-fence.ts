@@ -48,6 +48,10 @@ export class CommitFence implements LeaseGuard {
     this.tried.clear();
   }
 
+  appGoesOn(): void {
+    // Each runs until it wants to.
+  }
+
   release(): Promise<void> {
     return Promise.resolve();
   }

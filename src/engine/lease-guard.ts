@@ -21,6 +21,8 @@ export interface LeaseGuard {
   attempting(checksum: string): void;
   /** This run has committed it. */
   committed(generation: number): void;
+  /** CRIU has let go of the application. */
+  appGoesOn(): void;
   /** The run is over. */
   release(): Promise<void>;
 }
@@ -38,6 +40,7 @@ const UNGUARDED: LeaseGuard = {
   confirm: () => Promise.resolve(),
   attempting: () => undefined,
   committed: () => undefined,
+  appGoesOn: () => undefined,
   release: () => Promise.resolve(),
 };
 
@@ -115,6 +118,11 @@ class Guard implements LeaseGuard {
 
   committed(): void {
     // Whoever has the lease knows that nobody else has gone further.
+  }
+
+  appGoesOn(): void {
+    // While CRIU held it, it could not be stopped.
+    if (this.options.strict && this.state === 'lapsed') this.stop();
   }
 
   async release(): Promise<void> {

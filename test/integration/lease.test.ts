@@ -11,7 +11,8 @@ import { GcsFake } from '../support/gcs-fake.js';
 import type { Job } from '../support/job.js';
 import { hasMoto, startMoto, type S3Server } from '../support/moto.js';
 import { signalPid } from '../support/processes.js';
-import { fixture } from '../support/stage.js';
+import { ended } from '../support/place.js';
+import { fastfreeze, fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
 
 const FULL = process.env['FF_TEST_FULL'] === '1';
@@ -180,6 +181,29 @@ test('with --strict-lease it is stopped meanwhile, and ended when another run ha
   });
 }, 120_000);
 
+test('with --strict-lease it is stopped also when the lease lapsed while CRIU held it', async () => {
+  await withBed('root', async (bed) => {
+    const url = `gs://leases/frozen-${++places}`;
+    const strict = ['--image-url', url, '--strict-lease', ...SHORT_TTL];
+    const job = bed.run(await bed.place(), strict, loop(bed), { env: environment() });
+    await job.ready('scratch');
+    await job.commits(['--leave-running']);
+    const isAway = fromTheImageOn();
+    const client = job.place.start([...fastfreeze(), 'checkpoint']);
+    const end = ended(client, 'the client', () => '');
+    await until('the service to be away', isAway);
+    await job.says(/the application is stopped until it is renewed/);
+    signalPid(client.pid ?? -1, 'SIGKILL');
+    await end;
+    await until('CRIU to let go', () => bed.survivors().every(({ command }) => !/\bcriu\b/.test(command)));
+    await stands(job);
+    fake.fault = () => undefined;
+    await job.says(/is renewed again/);
+    await job.progresses(2);
+    await job.freeze();
+  });
+}, 120_000);
+
 test('something else under its name is refused, and replaced only by force', async () => {
   await withBed('root', async (bed) => {
     const url = fileUrl(bed);
@@ -225,6 +249,14 @@ test('without the right to write at the start it is taken later, unless another 
 
 function goAway(): void {
   fake.fault = () => ({ kind: 'answer', status: 503, reason: 'backendError', message: 'away' });
+}
+
+/** The service is away from the moment on in which an image is uploaded: its application is frozen then. Tells whether it is. */
+function fromTheImageOn(): () => boolean {
+  let away = false;
+  fake.fault = ({ query }) =>
+    (away ||= query['name']?.endsWith('.ffs') === true) ? { kind: 'answer', status: 503 } : undefined;
+  return () => away;
 }
 
 /** The one that runs, and the one that does not. */

@@ -53,6 +53,7 @@ export async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult>
     const state = await takeFrozenState(dumping);
     if (request.leaveRunning) {
       await release(job, dump, 'commit');
+      job.lease.appGoesOn();
       job.stdio.thaw();
     }
     const image = await unlessCalledOff(signal, finishImage(writer, state));
@@ -120,6 +121,7 @@ async function letGo(job: CheckpointJob, capture: Capture, dump: DumpProcess, er
   const slow = setTimeout(() => job.log.warn('CRIU has not let go of the application yet; waiting for it'), 10_000);
   await dump.exited;
   clearTimeout(slow);
+  job.lease.appGoesOn();
   job.stdio.thaw();
 }
 
