@@ -3,12 +3,11 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
-import { listGenerations } from '../image/generations.js';
 import { newPrefix } from '../image/names.js';
 import { pruneGenerations, removeUncommitted } from '../image/prune.js';
 import { type ImageWriter, createImageWriter } from '../image/writer.js';
 import { unmapIdleCode } from '../linux/memory.js';
-import { type OpenOptions, type Store, openStore } from '../store/store.js';
+import { type Store, openStore } from '../store/store.js';
 import { startCarrying } from './carry.js';
 import type { CheckpointJob } from './checkpoint/attempt.js';
 import { callingOff } from './checkpoint/called-off.js';
@@ -17,7 +16,7 @@ import { readBeforeFreeze } from './checkpoint/read-files.js';
 import { refuseTooLarge } from './checkpoint/refusals.js';
 import type { CheckpointRequest, CheckpointResult, Progress } from './config.js';
 import { refuseOverlap } from './preserve.js';
-import { spoolUrl } from './spool.js';
+import { newestGeneration, spoolUrl } from './spool.js';
 
 export type { CheckpointJob } from './checkpoint/attempt.js';
 
@@ -78,7 +77,7 @@ async function attemptCheckpoint(
     refuseOverlap(job.preserve.paths, url);
     await store.prepare();
     refuseTooLarge(job, store);
-    const generation = (await newestGeneration([url, destination], opening)) + 1;
+    const generation = (await newestGeneration(destination, spool, opening)) + 1;
     writer = await createImageWriter({
       store,
       prefix,
@@ -154,13 +153,6 @@ async function orTooLong(job: CheckpointJob, cleared: Promise<void>): Promise<vo
 }
 
 const CLEAR_TIMEOUT_MS = 10_000;
-
-async function newestGeneration(urls: readonly string[], opening: OpenOptions): Promise<number> {
-  const newest = await Promise.all(
-    [...new Set(urls)].map(async (url) => (await listGenerations(openStore(url, opening))).at(-1) ?? 0),
-  );
-  return Math.max(...newest);
-}
 
 async function pruneOld(job: CheckpointJob, store: Store): Promise<void> {
   // They go by themselves, and not before.
