@@ -10,6 +10,7 @@ import type { LeaseGuard } from './lease-guard.js';
  */
 export class CommitFence implements LeaseGuard {
   readonly state = undefined;
+  readonly whileHeld = undefined;
   /** Checksums of manifests that we have tried to commit: of one that failed only the answer may have got lost. */
   private readonly tried = new Set<string>();
 
@@ -37,6 +38,11 @@ export class CommitFence implements LeaseGuard {
       reason: `another run of this job has committed generation ${newest}, and this one does not continue it`,
       hint: 'end this run; the same command continues from there',
     });
+  }
+
+  confirmSince(): Promise<void> {
+    // Whose commit stands has the job.
+    return Promise.resolve();
   }
 
   attempting(checksum: string): void {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { commitManifest } from '../image/generations.js';
 import type { ExitStatus } from '../linux/process.js';
 import { type OpenOptions, openStore } from '../store/store.js';
+import { commitUnderLease } from './commit.js';
 import type { SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
@@ -29,8 +29,7 @@ export async function recordFinished(
   await lease.confirm();
   const generation = newest + 1;
   const manifest = manifestWriter(config).finished(generation, status, command);
-  lease.attempting(manifest.checksum);
-  if ((await commitManifest(store, manifest)) === 'created') return;
+  if ((await commitUnderLease(store, manifest, lease)) === 'created') return;
   throw new FastFreezeError({
     code: 'conflict',
     op: 'commit to',

@@ -17,6 +17,10 @@ export interface LeaseGuard {
   check(): Promise<void>;
   /** Right before a commit: ours, as of this moment, or `conflict`. */
   confirm(): Promise<void>;
+  /** After a commit that may have taken long: was it ours until now? `conflict` if not. */
+  confirmSince(): Promise<void>;
+  /** Aborted when a commit must not be sent any more; undefined where nothing can come between. */
+  readonly whileHeld: AbortSignal | undefined;
   /** A manifest of this checksum is about to be committed, whether or not we learn that it was. */
   attempting(checksum: string): void;
   /** This run has committed it. */
@@ -38,6 +42,8 @@ const UNGUARDED: LeaseGuard = {
   state: undefined,
   check: () => Promise.resolve(),
   confirm: () => Promise.resolve(),
+  confirmSince: () => Promise.resolve(),
+  whileHeld: undefined,
   attempting: () => undefined,
   committed: () => undefined,
   appGoesOn: () => undefined,
@@ -74,6 +80,10 @@ class Guard implements LeaseGuard {
     return this.held?.state ?? 'missing';
   }
 
+  get whileHeld(): AbortSignal | undefined {
+    return this.held?.whileHeld;
+  }
+
   async check(): Promise<void> {
     if (this.state !== 'held') await this.confirm();
   }
@@ -97,6 +107,10 @@ class Guard implements LeaseGuard {
       throw error;
     }
     this.held = held;
+  }
+
+  async confirmSince(): Promise<void> {
+    if (this.held?.isFresh !== true) await this.confirm();
   }
 
   /** Without the lease another run may have gone further and ended: then ours is not the job's state any more. */

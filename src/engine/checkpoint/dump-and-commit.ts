@@ -13,6 +13,7 @@ import type { SealedImage } from '../../image/manifest.js';
 import type { ImageWriter } from '../../image/writer.js';
 import { type AppRecord, type PreservedFiles, appRecordToJson } from '../app-record.js';
 import type { CheckpointResult } from '../config.js';
+import { commitUnderLease } from '../commit.js';
 import { manifestWriter } from '../manifest-writer.js';
 import type { Pace } from '../pace.js';
 import { adviceOnOpenFiles } from '../preserve.js';
@@ -139,7 +140,8 @@ async function addFile(writer: ImageWriter, name: string, bytes: Buffer): Promis
 
 async function commit(attempt: Attempt, image: SealedImage, record: AppRecord): Promise<void> {
   // A spool takes it even while the destination, where the lease is, cannot be reached.
-  if (attempt.url === attempt.job.config.imageUrl) await unlessCalledOff(attempt.signal, attempt.job.lease.confirm());
+  const needsLease = attempt.url === attempt.job.config.imageUrl;
+  if (needsLease) await unlessCalledOff(attempt.signal, attempt.job.lease.confirm());
   // From here on it cannot be called off: who writes a manifest has to hear whether it stands.
   refuseIfCalledOff(attempt.signal);
   const manifest = manifestWriter(attempt.job.config).checkpoint(
@@ -148,8 +150,9 @@ async function commit(attempt: Attempt, image: SealedImage, record: AppRecord): 
     appRecordToJson(record),
     attempt.job.keys,
   );
-  if (attempt.url === attempt.job.config.imageUrl) attempt.job.lease.attempting(manifest.checksum);
-  const outcome = await commitManifest(attempt.store, manifest);
+  const outcome = needsLease
+    ? await commitUnderLease(attempt.store, manifest, attempt.job.lease)
+    : await commitManifest(attempt.store, manifest);
   if (outcome === 'created') return;
   throw new FastFreezeError({
     code: 'conflict',
