@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { type BindOptions, bindFiles, makeBindSource, refuseBinds } from '../container/file-binds.js';
 import type { ChangedFile, FileHasher, ReadFile } from '../container/read-files.js';
@@ -9,6 +8,7 @@ import { unpackCarried } from '../files/unpack.js';
 import type { ImageReader } from '../image/reader.js';
 import type { ImageWriter } from '../image/writer.js';
 import type { CarriedFiles } from './app-record.js';
+import { unlessCalledOff } from './checkpoint/called-off.js';
 import type { SupervisorConfig } from './config.js';
 
 export interface Carrying {
@@ -21,15 +21,15 @@ export interface Carrying {
    * is in the image. Throws `conflict`, as something that passes, where one is not any more what was taken.
    */
   complete(reads: readonly ReadFile[]): Promise<{ readonly reads: ReadFile[]; readonly carried: CarriedFiles }>;
-  /** End it with this error. What is being read may be read still, into memory of nobody's. */
-  abort(error: Error): void;
 }
 
-/** Begin to take along the files that the application only reads. */
+/**
+ * Begin to take along the files that the application only reads. The signal ends it: the rest of what is being read may be read
+ * still, into memory of nobody's; a synchronous call that hangs, to open or look at a file, is waited for.
+ */
 export function startCarrying(writer: ImageWriter, hasher: FileHasher, signal: AbortSignal): Carrying {
   const taken = new Map<string, ReadFile>();
-  const stop = new AbortController();
-  const carrier = createCarrier(writer, AbortSignal.any([signal, stop.signal]));
+  const carrier = createCarrier(writer, signal);
   const add = async (path: string): Promise<void> => {
     // A restore would refuse to put it there.
     if (taken.has(path) || wrongRoot(path) !== undefined) return;
@@ -39,37 +39,21 @@ export function startCarrying(writer: ImageWriter, hasher: FileHasher, signal: A
   return {
     taken,
     async take(paths) {
-      for (const path of paths) await unlessAborted(add(path), stop.signal);
+      for (const path of paths) await unlessCalledOff(signal, add(path));
       // An application that is frozen must not wait for what is still on its way.
-      await unlessAborted(writer.settled(), stop.signal);
+      await unlessCalledOff(signal, writer.settled());
     },
     async complete(reads) {
       const files: ReadFile[] = [];
       for (const read of reads) {
-        await unlessAborted(add(read.path), stop.signal);
+        await unlessCalledOff(signal, add(read.path));
         const file = taken.get(read.path) ?? read;
         if (!isSame(file, read)) throw changedMeanwhile(read.path);
         files.push(file);
       }
       return { reads: files, carried: carrier.end() };
     },
-    abort: (error) => stop.abort(error),
   };
-}
-
-/** The rest of work that was begun is not waited for; a synchronous call that hangs, to open or look at a file, still is. */
-async function unlessAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  let onAbort = (): void => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    onAbort = () => reject(signal.reason instanceof FastFreezeError ? signal.reason : new Error(String(signal.reason)));
-    if (signal.aborted) onAbort();
-    signal.addEventListener('abort', onAbort);
-  });
-  try {
-    await Promise.race([work, aborted]);
-  } finally {
-    signal.removeEventListener('abort', onAbort);
-  }
 }
 
 function isSame(file: ReadFile, read: ReadFile): boolean {

@@ -3,20 +3,20 @@ import type { ChildProcess } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
-import { listGenerations } from '../image/generations.js';
 import { newPrefix } from '../image/names.js';
 import { pruneGenerations, removeUncommitted } from '../image/prune.js';
-import { createImageWriter } from '../image/writer.js';
+import { type ImageWriter, createImageWriter } from '../image/writer.js';
 import { unmapIdleCode } from '../linux/memory.js';
-import { type OpenOptions, type Store, openStore } from '../store/store.js';
+import { type Store, openStore } from '../store/store.js';
 import { startCarrying } from './carry.js';
 import type { CheckpointJob } from './checkpoint/attempt.js';
+import { callingOff } from './checkpoint/called-off.js';
 import { dumpAndCommit } from './checkpoint/dump-and-commit.js';
 import { readBeforeFreeze } from './checkpoint/read-files.js';
 import { refuseTooLarge } from './checkpoint/refusals.js';
 import type { CheckpointRequest, CheckpointResult, Progress } from './config.js';
 import { refuseOverlap } from './preserve.js';
-import { spoolUrl } from './spool.js';
+import { newestGeneration, spoolUrl } from './spool.js';
 
 export type { CheckpointJob } from './checkpoint/attempt.js';
 
@@ -53,7 +53,7 @@ async function attemptCheckpoint(
   job: CheckpointJob,
   request: CheckpointRequest,
   progress: (p: Progress) => void,
-  signal: AbortSignal,
+  client: AbortSignal,
   isLast: boolean,
 ): Promise<CheckpointResult> {
   const requestedMs = performance.now();
@@ -69,14 +69,16 @@ async function attemptCheckpoint(
   job.announcePrefix(prefix, url);
   // Short: it is part of the path of a socket, which has room for 107 bytes.
   const directory = mkdtempSync(join(job.config.jobDirectory, 'd-'));
+  const calling = callingOff(client);
+  let writer: ImageWriter | undefined;
   try {
     // What goes elsewhere than the job's own place is nobody's next generation.
     if (destination === job.config.imageUrl) await job.lease.check();
     refuseOverlap(job.preserve.paths, url);
     await store.prepare();
     refuseTooLarge(job, store);
-    const generation = (await newestGeneration([url, destination], opening)) + 1;
-    const writer = await createImageWriter({
+    const generation = (await newestGeneration(destination, spool, opening)) + 1;
+    writer = await createImageWriter({
       store,
       prefix,
       numShards: request.numShards ?? job.config.numShards,
@@ -85,49 +87,72 @@ async function attemptCheckpoint(
     });
     // Before anything is frozen: what comes now needs other code than what was, and memory of its own.
     unmapIdleCode();
-    try {
-      const carrying = job.preserve.mapped ? startCarrying(writer, job.fileHasher, signal) : undefined;
-      const attempt = {
-        job,
-        request,
-        requestedMs,
-        store,
-        writer,
-        url,
-        generation,
-        directory,
-        progress,
-        signal,
-        isLast,
-        carrying,
-      };
-      await readBeforeFreeze(attempt);
-      const result = await dumpAndCommit(attempt);
-      if (destination === job.config.imageUrl) job.lease.committed(generation);
-      if (spool === undefined) await pruneOld(job, store);
-      else job.spooled(generation, destination);
-      return { ...result, imageUrl: destination };
-    } catch (error) {
-      await writer.abort();
-      throw error;
-    }
+    const { signal, callOff } = calling;
+    const carrying = job.preserve.mapped ? startCarrying(writer, job.fileHasher, signal) : undefined;
+    const attempt = {
+      job,
+      request,
+      requestedMs,
+      store,
+      writer,
+      url,
+      generation,
+      directory,
+      progress,
+      signal,
+      callOff,
+      isLast,
+      carrying,
+    };
+    await readBeforeFreeze(attempt);
+    const result = await dumpAndCommit(attempt);
+    if (destination === job.config.imageUrl) job.lease.committed(generation);
+    if (spool === undefined) await pruneOld(job, store);
+    else job.spooled(generation, destination);
+    return { ...result, imageUrl: destination };
   } catch (error) {
-    await removeUncommitted(store, prefix).catch((cleanup: unknown) => {
-      job.log.debug(`objects of the failed checkpoint stay behind: ${asFastFreezeError(cleanup, 'clean up').message}`);
-    });
+    const cleared = clearAway(job, store, writer, prefix);
+    if (calling.signal.aborted) await orTooLong(job, cleared);
+    else await cleared;
     throw error;
   } finally {
+    calling.close();
     job.announcePrefix(null, url);
     rmSync(directory, { recursive: true, force: true });
   }
 }
 
-async function newestGeneration(urls: readonly string[], opening: OpenOptions): Promise<number> {
-  const newest = await Promise.all(
-    [...new Set(urls)].map(async (url) => (await listGenerations(openStore(url, opening))).at(-1) ?? 0),
-  );
-  return Math.max(...newest);
+/** Never rejects: the checkpoint has failed already, and for another reason. */
+async function clearAway(
+  job: CheckpointJob,
+  store: Store,
+  writer: ImageWriter | undefined,
+  prefix: string,
+): Promise<void> {
+  try {
+    await writer?.abort();
+    await removeUncommitted(store, prefix);
+  } catch (error) {
+    job.log.debug(`objects of the failed checkpoint stay behind: ${asFastFreezeError(error, 'clean up').message}`);
+  }
 }
+
+/** The store may hang, and the next checkpoint waits for the end of this one. What is not removed in time, pruning removes. */
+async function orTooLong(job: CheckpointJob, cleared: Promise<void>): Promise<void> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<void>((resolve) => {
+    timer = setTimeout(() => {
+      job.log.debug(
+        'the store does not answer: objects of the checkpoint that was called off stay until they are pruned',
+      );
+      resolve();
+    }, CLEAR_TIMEOUT_MS);
+  });
+  await Promise.race([cleared, late]);
+  clearTimeout(timer);
+}
+
+const CLEAR_TIMEOUT_MS = 10_000;
 
 async function pruneOld(job: CheckpointJob, store: Store): Promise<void> {
   // They go by themselves, and not before.

@@ -10,6 +10,7 @@ import type { LeaseGuard } from './lease-guard.js';
  */
 export class CommitFence implements LeaseGuard {
   readonly state = undefined;
+  readonly whileHeld = undefined;
   /** Checksums of manifests that we have tried to commit: of one that failed only the answer may have got lost. */
   private readonly tried = new Set<string>();
 
@@ -39,6 +40,11 @@ export class CommitFence implements LeaseGuard {
     });
   }
 
+  confirmSince(): Promise<void> {
+    // Whose commit stands has the job.
+    return Promise.resolve();
+  }
+
   attempting(checksum: string): void {
     this.tried.add(checksum);
   }
@@ -46,6 +52,10 @@ export class CommitFence implements LeaseGuard {
   committed(generation: number): void {
     this.knownGeneration = generation;
     this.tried.clear();
+  }
+
+  appGoesOn(): void {
+    // Each runs until it wants to.
   }
 
   release(): Promise<void> {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError } from '../base/errors.js';
-import { commitManifest, listGenerations } from '../image/generations.js';
 import { type ExitStatus, signalNumber } from '../linux/process.js';
 import { type OpenOptions, openStore } from '../store/store.js';
+import { commitUnderLease } from './commit.js';
 import type { SupervisorConfig } from './config.js';
 import type { LeaseGuard } from './lease-guard.js';
 import { manifestWriter } from './manifest-writer.js';
+import { newestGeneration } from './spool.js';
 
 /**
  * Commit that the job has finished, so that a retry does not repeat it. A death by signal is no end of the job's own:
@@ -20,15 +21,15 @@ export async function recordFinished(
 ): Promise<void> {
   if (deadlySignal(status, config) !== null) return;
   const store = openStore(config.imageUrl, options);
-  const generations = await listGenerations(store);
+  // An image that waits in the spool is older than the job's end: it must not come to be the newest.
+  const newest = await newestGeneration(config.imageUrl, config.spoolDirectory, options);
   // Under the default URL a job that never was checkpointed leaves nothing behind.
-  if (generations.length === 0 && !config.imageUrlGiven) return;
+  if (newest === 0 && !config.imageUrlGiven) return;
   await store.prepare();
   await lease.confirm();
-  const generation = (generations.at(-1) ?? 0) + 1;
+  const generation = newest + 1;
   const manifest = manifestWriter(config).finished(generation, status, command);
-  lease.attempting(manifest.checksum);
-  if ((await commitManifest(store, manifest)) === 'created') return;
+  if ((await commitUnderLease(store, manifest, lease)) === 'created') return;
   throw new FastFreezeError({
     code: 'conflict',
     op: 'commit to',

@@ -17,10 +17,16 @@ export interface LeaseGuard {
   check(): Promise<void>;
   /** Right before a commit: ours, as of this moment, or `conflict`. */
   confirm(): Promise<void>;
+  /** After a commit that may have taken long: was it ours until now? `conflict` if not. */
+  confirmSince(): Promise<void>;
+  /** Aborted when a commit must not be sent any more; undefined where nothing can come between. */
+  readonly whileHeld: AbortSignal | undefined;
   /** A manifest of this checksum is about to be committed, whether or not we learn that it was. */
   attempting(checksum: string): void;
   /** This run has committed it. */
   committed(generation: number): void;
+  /** CRIU has let go of the application. */
+  appGoesOn(): void;
   /** The run is over. */
   release(): Promise<void>;
 }
@@ -36,8 +42,11 @@ const UNGUARDED: LeaseGuard = {
   state: undefined,
   check: () => Promise.resolve(),
   confirm: () => Promise.resolve(),
+  confirmSince: () => Promise.resolve(),
+  whileHeld: undefined,
   attempting: () => undefined,
   committed: () => undefined,
+  appGoesOn: () => undefined,
   release: () => Promise.resolve(),
 };
 
@@ -71,6 +80,10 @@ class Guard implements LeaseGuard {
     return this.held?.state ?? 'missing';
   }
 
+  get whileHeld(): AbortSignal | undefined {
+    return this.held?.whileHeld;
+  }
+
   async check(): Promise<void> {
     if (this.state !== 'held') await this.confirm();
   }
@@ -96,6 +109,10 @@ class Guard implements LeaseGuard {
     this.held = held;
   }
 
+  async confirmSince(): Promise<void> {
+    if (this.held?.isFresh !== true) await this.confirm();
+  }
+
   /** Without the lease another run may have gone further and ended: then ours is not the job's state any more. */
   private async refuseIfBehind(): Promise<void> {
     const newest = (await listGenerations(this.store)).at(-1) ?? 0;
@@ -115,6 +132,11 @@ class Guard implements LeaseGuard {
 
   committed(): void {
     // Whoever has the lease knows that nobody else has gone further.
+  }
+
+  appGoesOn(): void {
+    // While CRIU held it, it could not be stopped.
+    if (this.options.strict && this.state === 'lapsed') this.stop();
   }
 
   async release(): Promise<void> {

@@ -16,17 +16,32 @@ import { fileURLToPath } from 'node:url';
 import { FastFreezeError } from '../base/errors.js';
 import { copyGeneration } from '../image/copy.js';
 import { listGenerations, readManifest } from '../image/generations.js';
+import type { Manifest } from '../image/manifest.js';
 import { manifestName } from '../image/names.js';
 import { pruneGenerations } from '../image/prune.js';
 import { tryLock } from '../linux/flock.js';
 import { nodeCommand } from '../linux/node-command.js';
-import { openStore } from '../store/store.js';
+import { type OpenOptions, type Store, openStore } from '../store/store.js';
 import { type CopyPace, parseCopyPace, refineCopyPace } from './pace.js';
 
 /** Where images on their way to `url` wait: a folder of the spool for each destination. */
 export function spoolUrl(directory: string, url: string): string {
   const mark = createHash('sha256').update(url).digest('hex').slice(0, 16);
   return `file:${encodeURI(join(directory, `fastfreeze-${mark}`))}`;
+}
+
+/**
+ * The newest generation of a job, whose images may still wait in a spool on their way to `url`; 0 for none. The spool is
+ * looked at first: what leaves it meanwhile is there already.
+ */
+export async function newestGeneration(
+  url: string,
+  directory: string | undefined,
+  opening: OpenOptions = {},
+): Promise<number> {
+  const waiting = directory === undefined ? [] : await listGenerations(openStore(spoolUrl(directory, url), opening));
+  const there = await listGenerations(openStore(url, opening));
+  return Math.max(waiting.at(-1) ?? 0, there.at(-1) ?? 0);
 }
 
 function pathOf(directory: string, url: string): string {
@@ -49,7 +64,10 @@ export interface SpoolJob {
 const LOCK_TIMEOUT_MS = 3_600_000;
 const LOCK_RETRY_MS = 200;
 
-/** Bring everything that waits for `url` there, the oldest first, and clear it from the spool. */
+/**
+ * Bring everything that waits for `url` there, the oldest first, and clear it from the spool. What is older than the record
+ * that the job has finished is only cleared: nobody continues from it.
+ */
 export async function emptySpool(job: SpoolJob): Promise<void> {
   const from = openStore(spoolUrl(job.directory, job.url));
   if ((await listGenerations(from)).length === 0) return;
@@ -58,12 +76,10 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
   try {
     const to = openStore(job.url, { onWait: job.log });
     for (const generation of await listGenerations(from)) {
-      job.log(`Bringing generation ${generation} from the spool to ${job.url}`);
       const manifest = await readManifest(from, generation);
-      const startedMs = performance.now();
-      const { outcome, copiedBytes } = await copyGeneration(from, to, manifest);
-      if (outcome === 'exists') job.log(`Generation ${generation} is there already; the one in the spool is dropped`);
-      else noteCopy(job, copiedBytes, performance.now() - startedMs);
+      if (await hasFinishedSince(to, generation)) {
+        job.log(`The job has finished since generation ${generation}, which is dropped from the spool`);
+      } else await bring(job, from, to, manifest);
       await from.remove(manifestName(generation));
       for (const object of [
         ...(manifest.image?.shards ?? []),
@@ -76,6 +92,20 @@ export async function emptySpool(job: SpoolJob): Promise<void> {
   } finally {
     closeSync(lockFd);
   }
+}
+
+async function bring(job: SpoolJob, from: Store, to: Store, manifest: Manifest): Promise<void> {
+  const { generation } = manifest;
+  job.log(`Bringing generation ${generation} from the spool to ${job.url}`);
+  const startedMs = performance.now();
+  const { outcome, copiedBytes } = await copyGeneration(from, to, manifest);
+  if (outcome === 'exists') job.log(`Generation ${generation} is there already; the one in the spool is dropped`);
+  else noteCopy(job, copiedBytes, performance.now() - startedMs);
+}
+
+async function hasFinishedSince(store: Store, generation: number): Promise<boolean> {
+  const newest = (await listGenerations(store)).at(-1) ?? 0;
+  return newest > generation && (await readManifest(store, newest)).state === 'finished';
 }
 
 export interface SpoolState {

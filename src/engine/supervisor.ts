@@ -331,6 +331,7 @@ class Job {
   private async appEnded(): Promise<ExitStatus> {
     if (this.app === undefined) throw new FastFreezeError({ code: 'internal', op: 'wait', reason: 'no application' });
     const status = await this.app.exited;
+    this.checkpoints.end();
     // A checkpoint that ends the application still has its last words to say, and to prune.
     await this.checkpoints.settled();
     return status;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
-import type { Store } from '../store/store.js';
+import type { CreateOptions, Store } from '../store/store.js';
 import { MAX_MANIFEST_BYTES, type Manifest, type ParseOptions, parseManifest, serializeManifest } from './manifest.js';
 import { HINT_NAME, manifestName, parseManifestName } from './names.js';
 
-export interface CommitOptions {
+export interface CommitOptions extends CreateOptions {
   /** Told when the commit stands but its hint could not be written. */
   readonly warn?: (message: string) => void;
   /** False when a newer generation is there already: the hint is the newest's. */
@@ -25,7 +25,7 @@ export async function commitManifest(
     const reason = `with ${bytes.length} bytes no reader would take it`;
     throw new FastFreezeError({ code: 'internal', op: 'write the manifest', reason });
   }
-  const outcome = await store.createIfAbsent(manifestName(manifest.generation), bytes);
+  const outcome = await store.createIfAbsent(manifestName(manifest.generation), bytes, options);
   if (outcome === 'exists' || options.hint === false || store.writeOnce !== undefined) return outcome;
   try {
     await store.put(HINT_NAME, bytes);

@@ -76,6 +76,11 @@ export class ShardSet {
     await Promise.allSettled(this.opened.map(({ id }) => this.options.store.remove(shardName(id.prefix, id.number))));
   }
 
+  /** How many are durable and visible. */
+  get durable(): number {
+    return this.opened.filter(({ endedMs }) => endedMs !== undefined).length;
+  }
+
   /** In the order of `ChunkPlace.shard`. */
   shards(): IndexedShard[] {
     return this.opened.map((shard) => ({ ...shard.id, sizeBytes: shard.sizeBytes }));

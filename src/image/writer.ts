@@ -38,6 +38,8 @@ export interface ImageWriterStats {
   readonly storedBytes: number;
   readonly chunks: number;
   readonly reusedChunks: number;
+  /** Shards that are durable and visible. */
+  readonly durableShards: number;
 }
 
 /**
@@ -125,7 +127,7 @@ class Writer implements ImageWriter, FileWriterContext {
     let rawBytes = 0;
     for (const file of this.files.values()) rawBytes += file.sizeBytes;
     const { storedBytes, reusedChunks, chunks } = this.sink;
-    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks };
+    return { rawBytes, storedBytes, chunks: chunks.length, reusedChunks, durableShards: this.shards.durable };
   }
 
   transfers(): { sizeBytes: number; durationMs: number }[] {

@@ -41,11 +41,12 @@ export function createFileStore(directory: string): Store {
       return createFileWriter({ directory, path, temporary: temporaryPath(directory, name) });
     },
 
-    async createIfAbsent(name, bytes) {
+    async createIfAbsent(name, bytes, options = {}) {
       const path = pathOf(name);
       return attempt('create', path, () =>
         throughTemporary(directory, name, bytes, async (temporary) => {
           try {
+            options.signal?.throwIfAborted();
             return await linkExclusively(temporary, path);
           } finally {
             // A second name of the same bytes that stays does no harm: the next sweep removes it.

@@ -22,7 +22,7 @@ export function lazyStore(url: string, joinsAtFinish: boolean, load: () => Promi
     writeOnce: undefined,
     prepare: async () => (await store()).prepare(),
     createWriter: async (name) => (await store()).createWriter(name),
-    createIfAbsent: async (name, bytes) => (await store()).createIfAbsent(name, bytes),
+    createIfAbsent: async (name, bytes, options) => (await store()).createIfAbsent(name, bytes, options),
     put: async (name, bytes) => (await store()).put(name, bytes),
     readVersion: async (name) => (await store()).readVersion(name),
     replace: async (name, bytes, version) => (await store()).replace(name, bytes, version),

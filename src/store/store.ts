@@ -32,6 +32,11 @@ export interface WriteOnce {
   readonly totalBytes: number;
 }
 
+export interface CreateOptions {
+  /** Heard where a request may be tried again and again, or has to wait for another step. */
+  readonly signal?: AbortSignal;
+}
+
 /**
  * Bytes by name, in one flat place per job. Knows nothing of what the bytes mean.
  *
@@ -64,8 +69,12 @@ export interface Store {
   prepare(): Promise<{ readonly fencing: Fencing }>;
   /** Begin an object that appears under `name` only at `finish()`, replacing what may stand there. */
   createWriter(name: string): Promise<StoreWriter>;
-  /** THE commit primitive: of any number of callers, on any machines, exactly one gets `created` for a name. */
-  createIfAbsent(name: string, bytes: Uint8Array): Promise<'created' | 'exists'>;
+  /**
+   * THE commit primitive: of any number of callers, on any machines, exactly one gets `created` for a name. Whoever loses the
+   * right to it aborts the signal: it is not tried again then. It rejects, and what was on its way may still arrive; asked again
+   * with the same bytes, it tells.
+   */
+  createIfAbsent(name: string, bytes: Uint8Array, options?: CreateOptions): Promise<'created' | 'exists'>;
   /** Replace atomically: a reader sees the old bytes or the new, whole. For hints only. */
   put(name: string, bytes: Uint8Array): Promise<void>;
   /** A small object with the mark of this version of it, for `replace`; undefined when there is none. Over 64 KiB: `image`. */

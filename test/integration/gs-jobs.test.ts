@@ -3,10 +3,14 @@
 import { writeFileSync } from 'node:fs';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from '@jest/globals';
 import { withBed, type Bed } from '../support/bed.js';
-import { GcsFake } from '../support/gcs-fake.js';
+import { GcsFake, type SeenRequest } from '../support/gcs-fake.js';
 import { inTurn } from '../support/in-turn.js';
 import { checkLines } from '../support/lines.js';
-import { fixture, PYTHON } from '../support/stage.js';
+import type { Job } from '../support/job.js';
+import { ended } from '../support/place.js';
+import { signalPid } from '../support/processes.js';
+import { fastfreeze, fixture, PYTHON } from '../support/stage.js';
+import { until } from '../support/until.js';
 
 let fake: GcsFake;
 let images = 0;
@@ -100,6 +104,37 @@ for (const identity of ['root', 'user'] as const) {
   });
 }
 
+const OF_SHARD = ({ query }: SeenRequest): boolean => query['name']?.endsWith('.ffs') === true;
+const OF_INDEX = ({ query }: SeenRequest): boolean => query['name']?.endsWith('.ffi') === true;
+const OF_LEASE = ({ query }: SeenRequest): boolean => query['name']?.endsWith('/lease.json') === true;
+
+test.each<readonly [string, (request: SeenRequest) => boolean]>([
+  ['the image', OF_SHARD],
+  ['its index', OF_INDEX],
+  ['the lease', (request) => OF_LEASE(request) && fake.requests.some(OF_INDEX)],
+])(
+  'when the service hangs at %s, the application does not wait for a checkpoint that was called off',
+  async (_, at) => {
+    await withBed('root', async (bed) => {
+      const { job, prefix } = await callOff(bed, at);
+      expect(namesOf(prefix).filter((name) => name.includes('manifest'))).toEqual([]);
+      await answerAgain();
+      await job.freeze();
+      expect(namesOf(prefix)).toContain('manifest-00000001.json');
+    });
+  },
+  120_000,
+);
+
+test('nor does the next checkpoint wait until a service that hangs has removed what is there of it', async () => {
+  await withBed('root', async (bed) => {
+    const { job } = await callOff(bed, OF_SHARD);
+    await job.commits(['--leave-running', '--image-url', `file:${bed.path('elsewhere')}`], { timeoutMs: 40_000 });
+    await answerAgain();
+    await job.freeze();
+  });
+}, 120_000);
+
 test('a bucket that is not there ends the run with what to do', async () => {
   await withBed('root', async (bed) => {
     const job = bed.run(await bed.place(), ['--image-url', 'gs://nowhere/job'], loop(bed), { env: fake.env });
@@ -124,3 +159,31 @@ const namesOf = (prefix: string): string[] =>
 
 const largest = (prefix: string): number =>
   Math.max(...namesOf(prefix).map((name) => fake.object('jobs', prefix + name)?.bytes.length ?? 0));
+
+/** Have a client call off its checkpoint once the service hangs, which it does from such a request on; the application then runs on. */
+async function callOff(
+  bed: Bed,
+  isPoint: (request: SeenRequest) => boolean,
+): Promise<{ readonly job: Job; readonly prefix: string }> {
+  const { options, prefix } = image('hanging');
+  const job = bed.run(await bed.place(), options, loop(bed), { env: fake.env });
+  await job.ready('scratch');
+  await job.progresses(2);
+  let hangs = false;
+  fake.requests.splice(0);
+  fake.fault = (request) => ((hangs ||= isPoint(request)) ? { kind: 'hang' } : undefined);
+  const client = job.place.start([...fastfreeze(), 'checkpoint']);
+  const end = ended(client, 'the client', () => '');
+  await until('the service to hang', () => hangs);
+  signalPid(client.pid ?? -1, 'SIGINT');
+  await end;
+  // Much less than the minutes after which the service is given up.
+  await job.progresses(3, 20_000);
+  return { job, prefix };
+}
+
+async function answerAgain(): Promise<void> {
+  await fake.halt();
+  fake.fault = () => undefined;
+  await fake.restart();
+}

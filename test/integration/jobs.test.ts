@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // The commands and their options, with real jobs.
 import { spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
+import { spoolUrl } from '../../src/engine/spool.js';
+import { listGenerations } from '../../src/image/generations.js';
+import { tryLock } from '../../src/linux/flock.js';
+import { openStore } from '../../src/store/store.js';
 import { withBed, type Bed } from '../support/bed.js';
 import { GcsFake } from '../support/gcs-fake.js';
 import { checkNames, generations } from '../support/image.js';
@@ -341,6 +345,39 @@ for (const identity of ['root', 'user'] as const) {
         writeFileSync(bed.path('stop'), '');
         expect(await second.ends()).toMatchObject({ code: 0 });
         checkLines(first.stdout + second.stdout);
+      });
+    }, 60_000);
+
+    it('--spool: a job that ends while images of it wait there has finished, and they do not bring it back', async () => {
+      await withBed(identity, async (bed) => {
+        const [spool, place] = [bed.directory('spool'), await bed.place()];
+        const store = openStore(spoolUrl(spool, `file:${bed.path('image')}`));
+        const waiting = async (): Promise<number> => (await listGenerations(store)).length;
+        // Whoever has the lock is copying, and others wait.
+        const lock = `${store.url.slice('file:'.length)}.lock`;
+        writeFileSync(lock, '');
+        bed.give(lock);
+        const fd = tryLock(lock);
+        if (fd === undefined) throw new Error('somebody has the lock of a new spool');
+        try {
+          const job = bed.run(place, [...url(bed), '--spool', spool], loop(bed));
+          await job.progresses(2);
+          await job.commits(['--leave-running']);
+          await job.commits(['--leave-running']);
+          expect(await waiting()).toBe(2);
+          writeFileSync(bed.path('stop'), '');
+          expect(await job.ends()).toMatchObject({ code: 0 });
+        } finally {
+          closeSync(fd);
+        }
+        await until('the spool to be empty', async () => (await waiting()) === 0);
+        const { code, stdout } = await place.fastfreeze(['list', '--json', `file:${bed.path('image')}`]);
+        expect(code).toBe(0);
+        expect(JSON.parse(stdout)).toMatchObject({ jobs: [{ state: 'finished', generations: [{ generation: 3 }] }] });
+        const retry = bed.run(place, [...url(bed), '--spool', spool], loop(bed));
+        await retry.ready('scratch');
+        expect(retry.stderr).toMatch(/finished/i);
+        expect(await retry.ends()).toMatchObject({ code: 0 });
       });
     }, 60_000);
 

@@ -7,11 +7,12 @@ import { listGenerations } from '../../src/image/generations.js';
 import { LEASE_NAME, parseLeaseRecord, type LeaseRecord } from '../../src/store/lease/record.js';
 import { openStore } from '../../src/store/store.js';
 import { withBed, type Bed } from '../support/bed.js';
-import { GcsFake } from '../support/gcs-fake.js';
+import { GcsFake, type SeenRequest } from '../support/gcs-fake.js';
 import type { Job } from '../support/job.js';
 import { hasMoto, startMoto, type S3Server } from '../support/moto.js';
 import { signalPid } from '../support/processes.js';
-import { fixture } from '../support/stage.js';
+import { ended } from '../support/place.js';
+import { fastfreeze, fixture } from '../support/stage.js';
 import { until } from '../support/until.js';
 
 const FULL = process.env['FF_TEST_FULL'] === '1';
@@ -180,6 +181,91 @@ test('with --strict-lease it is stopped meanwhile, and ended when another run ha
   });
 }, 120_000);
 
+test('with --strict-lease it is stopped also when the lease lapsed while CRIU held it', async () => {
+  await withBed('root', async (bed) => {
+    const url = `gs://leases/frozen-${++places}`;
+    const strict = ['--image-url', url, '--strict-lease', ...SHORT_TTL];
+    const job = bed.run(await bed.place(), strict, loop(bed), { env: environment() });
+    await job.ready('scratch');
+    await job.commits(['--leave-running']);
+    // From the moment on in which an image is uploaded: its application is frozen then.
+    let hasBegun = false;
+    const isAway = holdUp(({ query }) => (hasBegun ||= query['name']?.endsWith('.ffs') === true));
+    const client = job.place.start([...fastfreeze(), 'checkpoint']);
+    const end = ended(client, 'the client', () => '');
+    await until('the service to be away', isAway);
+    await job.says(/the application is stopped until it is renewed/);
+    signalPid(client.pid ?? -1, 'SIGKILL');
+    await end;
+    await until('CRIU to let go', () => bed.survivors().every(({ command }) => !/\bcriu\b/.test(command)));
+    await stands(job);
+    fake.fault = () => undefined;
+    await job.says(/is renewed again/);
+    await job.progresses(2);
+    await job.freeze();
+  });
+}, 120_000);
+
+test('a commit that the service holds up is given up when another run takes the lease meanwhile', async () => {
+  await withBed('root', async (bed) => {
+    const url = `gs://leases/held-up-${++places}`;
+    const job = bed.run(await bed.place(), ['--image-url', url, ...SHORT_TTL], loop(bed), { env: environment() });
+    await job.ready('scratch');
+    await job.commits(['--leave-running']);
+    const isHeldUp = holdUp(isManifest);
+    // The service is tried again for two minutes.
+    const refused = job.checkpoint([], { timeoutMs: 60_000 });
+    await until('the commit to be held up', isHeldUp);
+    const other = bed.run(await bed.place(), ['--image-url', url, '--force-lease'], loop(bed), { env: environment() });
+    await other.ready('restored');
+    const { code, stderr } = await refused;
+    expect(code).toBe(170);
+    expect(stderr).toContain(`another run of this job has its lease now: ${other.place.hostname}`);
+    fake.fault = () => undefined;
+    await job.progresses(2);
+    expect(await listGenerations(openStore(url))).toEqual([1]);
+    await other.freeze();
+    expect(await listGenerations(openStore(url))).toEqual([1, 2]);
+    job.signal('SIGTERM');
+    await job.ends();
+  });
+}, 120_000);
+
+test('and so is the record that the job has finished', async () => {
+  await withBed('root', async (bed) => {
+    const url = `gs://leases/end-${++places}`;
+    const job = bed.run(await bed.place(), ['--image-url', url, ...SHORT_TTL], loop(bed), { env: environment() });
+    await job.ready('scratch');
+    await job.commits(['--leave-running']);
+    const isHeldUp = holdUp(isManifest);
+    writeFileSync(bed.path('stop'), '');
+    await until('the record to be held up', isHeldUp);
+    const other = bed.run(await bed.place(), ['--image-url', url, '--force-lease'], loop(bed), { env: environment() });
+    await other.ready('restored');
+    expect(await job.ends()).toMatchObject({ code: 0 });
+    expect(job.stderr).toMatch(/the record that the job has finished could not be written: .*its lease now/);
+    fake.fault = () => undefined;
+    expect(await other.ends()).toMatchObject({ code: 0 });
+    expect(await listGenerations(openStore(url))).toEqual([1, 2]);
+  });
+}, 120_000);
+
+test('a commit waits for a service that is away for longer than the lease, when nobody else has taken it', async () => {
+  await withBed('root', async (bed) => {
+    const url = `gs://leases/outage-${++places}`;
+    const job = bed.run(await bed.place(), ['--image-url', url, ...SHORT_TTL], loop(bed), { env: environment() });
+    await job.ready('scratch');
+    let isAway = false;
+    holdUp((request) => (isAway ||= isManifest(request)));
+    const committed = job.commits();
+    await job.says(/the lease of .* may be lost/);
+    fake.fault = () => undefined;
+    await committed;
+    expect(await job.ends()).toMatchObject({ code: 137 });
+    expect(await listGenerations(openStore(url))).toEqual([1]);
+  });
+}, 120_000);
+
 test('something else under its name is refused, and replaced only by force', async () => {
   await withBed('root', async (bed) => {
     const url = fileUrl(bed);
@@ -225,6 +311,21 @@ test('without the right to write at the start it is taken later, unless another 
 
 function goAway(): void {
   fake.fault = () => ({ kind: 'answer', status: 503, reason: 'backendError', message: 'away' });
+}
+
+/** Requests like this are told to come again later. Tells whether one came. */
+function holdUp(isMeant: (request: SeenRequest) => boolean): () => boolean {
+  let came = false;
+  fake.fault = (request) => {
+    if (!isMeant(request)) return undefined;
+    came = true;
+    return { kind: 'answer', status: 503 };
+  };
+  return () => came;
+}
+
+function isManifest({ method, query }: SeenRequest): boolean {
+  return method === 'POST' && /manifest-\d+\.json$/.test(query['name'] ?? '');
 }
 
 /** The one that runs, and the one that does not. */

@@ -2,10 +2,15 @@
 // The PID that the caller started stands for the application: signals go through it, and its exit status is the application's.
 import { writeFileSync } from 'node:fs';
 import { describe, expect, test } from '@jest/globals';
-import { withBed } from '../support/bed.js';
+import { listGenerations } from '../../src/image/generations.js';
+import { openStore } from '../../src/store/store.js';
+import { withBed, type Identity } from '../support/bed.js';
+import { GcsFake, type SeenRequest } from '../support/gcs-fake.js';
 import { inTurn } from '../support/in-turn.js';
-import { fixture, PYTHON } from '../support/stage.js';
-import { sleep } from '../support/until.js';
+import { ended } from '../support/place.js';
+import { signalPid } from '../support/processes.js';
+import { fastfreeze, fixture, PYTHON } from '../support/stage.js';
+import { sleep, until } from '../support/until.js';
 import type { Job } from '../support/job.js';
 
 const SIGNALS = ['USR1', 'HUP', 'TERM', 'INT', 'WINCH', 'QUIT', 'USR2', 'ALRM'] as const;
@@ -133,5 +138,86 @@ for (const identity of ['root', 'user'] as const) {
         }
       });
     }, 60_000);
+
+    it('a signal that asks for a checkpoint while another is under way is not forgotten', async () => {
+      await withSlowStore(identity, async ({ job, underWay, goOn, committed }) => {
+        const client = job.checkpoint(['--leave-running']);
+        await underWay();
+        // Impatience asks for no more than one.
+        job.signal('SIGTERM');
+        job.signal('SIGTERM');
+        await job.says(/A checkpoint is under way; please wait/);
+        goOn();
+        expect(await client).toMatchObject({ code: 0 });
+        expect(await job.ends()).toMatchObject({ code: 137 });
+        expect(await committed()).toEqual([1, 2]);
+      });
+    }, 120_000);
+
+    it('it is enough that the checkpoint under way stops the application; when that fails, the signal still counts', async () => {
+      await withSlowStore(identity, async ({ job, underWay, goOn, committed }) => {
+        const client = job.place.start([...fastfreeze(), 'checkpoint']);
+        const end = ended(client, 'the client', () => '');
+        await underWay();
+        job.signal('SIGTERM');
+        await job.says(/A checkpoint is under way; please wait/);
+        signalPid(client.pid ?? -1, 'SIGKILL');
+        await end;
+        goOn();
+        expect(await job.ends()).toMatchObject({ code: 137 });
+        expect(job.stderr).toMatch(/SIGTERM: freezing the application/);
+        expect(await committed()).toEqual([1]);
+      });
+      await withSlowStore(identity, async ({ job, underWay, goOn, committed }) => {
+        const client = job.checkpoint();
+        await underWay();
+        job.signal('SIGTERM');
+        await job.says(/A checkpoint is under way; please wait/);
+        goOn();
+        expect(await client).toMatchObject({ code: 0 });
+        expect(await job.ends()).toMatchObject({ code: 137 });
+        expect(job.stderr).not.toMatch(/SIGTERM: freezing the application/);
+        expect(await committed()).toEqual([1]);
+      });
+    }, 180_000);
   });
+}
+
+interface SlowStore {
+  readonly job: Job;
+  /** Waits until an image is on its way, which does not arrive. */
+  readonly underWay: () => Promise<void>;
+  readonly goOn: () => void;
+  readonly committed: () => Promise<number[]>;
+}
+
+/** A job with --checkpoint-on SIGTERM whose images arrive only when the test says so. */
+async function withSlowStore(identity: Identity, body: (slow: SlowStore) => Promise<void>): Promise<void> {
+  const fake = await GcsFake.start();
+  const saved = { ...process.env };
+  try {
+    fake.makeBucket('jobs');
+    Object.assign(process.env, fake.env);
+    await withBed(identity, async (bed) => {
+      const url = 'gs://jobs/slow';
+      const isOfImage = ({ query }: { readonly query: SeenRequest['query'] }): boolean =>
+        query['name']?.endsWith('.ffs') === true;
+      fake.fault = (request) => (isOfImage(request) ? { kind: 'answer', status: 503 } : undefined);
+      const options = ['--image-url', url, '--checkpoint-on', 'SIGTERM'];
+      const command = ['sh', fixture('shell-loop.sh'), bed.path('stop')];
+      const job = bed.run(await bed.place(), options, command, { env: fake.env });
+      await job.ready('scratch');
+      await body({
+        job,
+        underWay: async () => {
+          await until('an image to be on its way', () => fake.requests.some(isOfImage));
+        },
+        goOn: () => (fake.fault = () => undefined),
+        committed: async () => await listGenerations(openStore(url)),
+      });
+    });
+  } finally {
+    process.env = saved;
+    await fake.stop();
+  }
 }

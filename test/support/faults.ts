@@ -48,7 +48,8 @@ export function withStoreFault(store: Store, fault: Fault): Store {
     prepare: () => fault.guard('prepare', () => store.prepare()),
     createWriter: (name) =>
       fault.guard('createWriter', async () => withWriterFault(await store.createWriter(name), fault)),
-    createIfAbsent: (name, bytes) => fault.guard('createIfAbsent', () => store.createIfAbsent(name, bytes)),
+    createIfAbsent: (name, bytes, options) =>
+      fault.guard('createIfAbsent', () => store.createIfAbsent(name, bytes, options)),
     put: (name, bytes) => fault.guard('put', () => store.put(name, bytes)),
     readVersion: (name) => fault.guard('readVersion', () => store.readVersion(name)),
     replace: (name, bytes, version) => fault.guard('replace', () => store.replace(name, bytes, version)),

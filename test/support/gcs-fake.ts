@@ -10,6 +10,8 @@ export type Fault =
   | { readonly kind: 'answer'; readonly status: number; readonly reason?: string; readonly message?: string }
   /** The connection is reset before anything is done. */
   | { readonly kind: 'reset' }
+  /** Nothing is done, and nothing said, until the connection ends. */
+  | { readonly kind: 'hang' }
   /** Everything is done; the connection is reset instead of the answer. */
   | { readonly kind: 'lose-answer' }
   /** A download ends after so many bytes of its body. */
@@ -139,6 +141,7 @@ export class GcsFake {
     const fault = this.fault(request);
     try {
       if (fault?.kind === 'reset') return void message.socket.destroy();
+      if (fault?.kind === 'hang') return;
       if (fault?.kind === 'answer') {
         await drain(message);
         throw new Refusal(fault.status, fault.reason ?? 'injected', fault.message ?? 'injected by a test');

@@ -6,6 +6,7 @@ import type { AppStdio } from '../../container/stdio/app-stdio.js';
 import type { ImageKeys } from '../../image/keys.js';
 import type { ImageWriter } from '../../image/writer.js';
 import type { Poller } from '../../linux/poller.js';
+import type { FastFreezeError } from '../../base/errors.js';
 import type { Logger } from '../../base/log.js';
 import type { Store } from '../../store/store.js';
 import type { PreservedFiles } from '../app-record.js';
@@ -56,7 +57,9 @@ export interface Attempt {
   readonly generation: number;
   readonly directory: string;
   readonly progress: (p: Progress) => void;
+  /** Aborted when it is called off, with the FastFreezeError that says why. */
   readonly signal: AbortSignal;
+  readonly callOff: (reason: FastFreezeError) => void;
   /** What passes by itself has not passed in all the attempts before. */
   readonly isLast: boolean;
   /** Undefined when files that are only read are not to be taken along. */

@@ -13,11 +13,12 @@ import type { SealedImage } from '../../image/manifest.js';
 import type { ImageWriter } from '../../image/writer.js';
 import { type AppRecord, type PreservedFiles, appRecordToJson } from '../app-record.js';
 import type { CheckpointResult } from '../config.js';
+import { commitUnderLease } from '../commit.js';
 import { manifestWriter } from '../manifest-writer.js';
 import type { Pace } from '../pace.js';
 import { adviceOnOpenFiles } from '../preserve.js';
 import type { Attempt, CheckpointJob } from './attempt.js';
-import { calledOff, refuseIfCalledOff } from './called-off.js';
+import { reasonOf, refuseIfCalledOff, unlessCalledOff } from './called-off.js';
 import { type Dumping, type FrozenState, takeFrozenState } from './frozen-state.js';
 import { makeRecord, measurePace } from './record.js';
 import { findOutside, refuseUnsavable } from './refusals.js';
@@ -25,7 +26,8 @@ import { reportProgress } from './reporter.js';
 
 /**
  * Have CRIU dump the tree into the image, and commit it. Whatever fails, CRIU has let go of the application when this
- * rejects; objects already written are the caller's to remove.
+ * rejects; objects already written are the caller's to remove. Called off before the commit, it waits for nothing of the
+ * store's: the application would stand still for as long as that hangs.
  */
 export async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult> {
   const { job, writer, signal, request } = attempt;
@@ -43,22 +45,19 @@ export async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult>
     poller: job.poller,
     adopt: (child) => job.children.adopt(child),
   });
-  const onAbort = (): void => capture.abort(calledOff());
-  signal.addEventListener('abort', onAbort);
-  const reporter = reportProgress(attempt, capture.files, startedMs, (error) => {
-    capture.abort(error);
-    attempt.carrying?.abort(error);
-  });
+  const onCallOff = (): void => capture.abort(reasonOf(signal));
+  signal.addEventListener('abort', onCallOff);
+  const reporter = reportProgress(attempt, capture.files, startedMs);
   const dumping: Dumping = { attempt, capture, dump, reporter, outside, preserving: undefined };
   try {
     refuseIfCalledOff(signal);
     const state = await takeFrozenState(dumping);
     if (request.leaveRunning) {
       await release(job, dump, 'commit');
+      job.lease.appGoesOn();
       job.stdio.thaw();
     }
-    const image = await finishImage(writer, state);
-    refuseIfCalledOff(signal);
+    const image = await unlessCalledOff(signal, finishImage(writer, state));
     const pace = measurePace(dumping, state, image);
     for (const what of state.inexact) job.log.warn(`the image is not exact: ${what}`);
     await commit(attempt, image, makeRecord(dumping, state, pace));
@@ -82,7 +81,7 @@ export async function dumpAndCommit(attempt: Attempt): Promise<CheckpointResult>
     throw writer.error ?? error;
   } finally {
     reporter.stop();
-    signal.removeEventListener('abort', onAbort);
+    signal.removeEventListener('abort', onCallOff);
   }
 }
 
@@ -123,6 +122,7 @@ async function letGo(job: CheckpointJob, capture: Capture, dump: DumpProcess, er
   const slow = setTimeout(() => job.log.warn('CRIU has not let go of the application yet; waiting for it'), 10_000);
   await dump.exited;
   clearTimeout(slow);
+  job.lease.appGoesOn();
   job.stdio.thaw();
 }
 
@@ -140,15 +140,19 @@ async function addFile(writer: ImageWriter, name: string, bytes: Buffer): Promis
 
 async function commit(attempt: Attempt, image: SealedImage, record: AppRecord): Promise<void> {
   // A spool takes it even while the destination, where the lease is, cannot be reached.
-  if (attempt.url === attempt.job.config.imageUrl) await attempt.job.lease.confirm();
+  const needsLease = attempt.url === attempt.job.config.imageUrl;
+  if (needsLease) await unlessCalledOff(attempt.signal, attempt.job.lease.confirm());
+  // From here on it cannot be called off: who writes a manifest has to hear whether it stands.
+  refuseIfCalledOff(attempt.signal);
   const manifest = manifestWriter(attempt.job.config).checkpoint(
     attempt.generation,
     image,
     appRecordToJson(record),
     attempt.job.keys,
   );
-  if (attempt.url === attempt.job.config.imageUrl) attempt.job.lease.attempting(manifest.checksum);
-  const outcome = await commitManifest(attempt.store, manifest);
+  const outcome = needsLease
+    ? await commitUnderLease(attempt.store, manifest, attempt.job.lease)
+    : await commitManifest(attempt.store, manifest);
   if (outcome === 'created') return;
   throw new FastFreezeError({
     code: 'conflict',

@@ -20,7 +20,7 @@ export async function readBeforeFreeze(attempt: Attempt): Promise<void> {
     await job.fileHasher.describe(paths);
     return;
   }
-  const reporter = reportProgress(attempt, carrying.taken, performance.now(), (error) => carrying.abort(error));
+  const reporter = reportProgress(attempt, carrying.taken, performance.now());
   try {
     await carrying.take(paths);
   } finally {

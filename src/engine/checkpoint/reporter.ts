@@ -14,24 +14,20 @@ export interface Reporter {
 }
 
 /** Tells how far it is, and calls the checkpoint off when nothing moves any more: a frozen job costs its user time. */
-export function reportProgress(
-  attempt: Attempt,
-  files: ReadonlyMap<string, unknown>,
-  startedMs: number,
-  abort: (error: Error) => void,
-): Reporter {
+export function reportProgress(attempt: Attempt, files: ReadonlyMap<string, unknown>, startedMs: number): Reporter {
   let expected = 0;
   let moved = '';
   let movedAtMs = startedMs;
   const timer = setInterval(() => {
-    const { rawBytes, storedBytes } = attempt.writer.stats;
+    const { rawBytes, storedBytes, durableShards } = attempt.writer.stats;
     const nowMs = performance.now();
     const elapsedMs = Math.round(nowMs - startedMs);
-    const position = `${rawBytes} ${storedBytes} ${files.size}`;
+    // At the end nothing is added any more, but a store may take long to make durable what it has.
+    const position = `${rawBytes} ${storedBytes} ${files.size} ${durableShards}`;
     if (position !== moved) {
       moved = position;
       movedAtMs = nowMs;
-    } else if (nowMs - movedAtMs > STALL_MS) abort(stalled());
+    } else if (nowMs - movedAtMs > STALL_MS) attempt.callOff(stalled());
     attempt.progress({ phase: 'dump', doneBytes: rawBytes, storedBytes, totalBytes: expected, elapsedMs });
   }, PROGRESS_INTERVAL_MS);
   return {

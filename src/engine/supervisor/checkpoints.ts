@@ -56,6 +56,9 @@ export class Checkpoints {
   pace: Pace | undefined;
   private current: Promise<CheckpointResult> | undefined;
   private currentAbort: AbortController | undefined;
+  /** The signal that asked for one that stops the application while another was under way. */
+  private wish: number | undefined;
+  private isOver = false;
   /** Those of the run, or of the last checkpoint that brought a passphrase of its own. */
   private keys: KeyMaterial | undefined;
   /** What `run` was told, a checkpoint, or the run that made the image. */
@@ -131,31 +134,53 @@ export class Checkpoints {
       this.current = undefined;
       this.currentAbort = undefined;
       signal.removeEventListener('abort', onGone);
+      this.grantWish();
     }
   }
 
+  /**
+   * Freeze and stop the application. A scheduler says so once: with a checkpoint under way, that is done after it, unless it
+   * has stopped the application itself.
+   */
   onSignal(signal: number): void {
-    const { log } = this.job;
     if (this.isUnderWay) {
-      log.info('A checkpoint is under way; please wait');
+      this.job.log.info('A checkpoint is under way; please wait');
+      this.wish ??= signal;
       return;
     }
-    log.info(`${signalName(signal)}: freezing the application`);
-    this.takeAlone({ leaveRunning: false, source: signalName(signal) });
+    this.freezeOn(signal);
   }
 
   onTimer(): void {
     if (!this.isUnderWay) this.takeAlone({ leaveRunning: true, source: 'timer' });
   }
 
-  /** Call off the one under way: it fails, and its objects are removed. */
+  /** Call off the one under way: it fails, and its objects are removed. None is begun any more that nobody waits for. */
   callOff(): void {
+    this.end();
     this.currentAbort?.abort();
+  }
+
+  /** The application has ended, or is about to: what waits has nothing to freeze. */
+  end(): void {
+    this.isOver = true;
   }
 
   /** Resolves when the one that is under way now has ended, however. */
   async settled(): Promise<void> {
     await this.current?.catch(() => undefined);
+  }
+
+  /** Before those that wait for their turn: nothing comes between this and the end of the one before. */
+  private grantWish(): void {
+    const signal = this.wish;
+    this.wish = undefined;
+    if (signal !== undefined && !this.hasStopped && !this.isOver) this.freezeOn(signal);
+  }
+
+  private freezeOn(signal: number): void {
+    this.job.log.info(`${signalName(signal)}: freezing the application`);
+    this.takeAlone({ leaveRunning: false, source: signalName(signal) });
   }
 
   /** A checkpoint that no client waits for: its outcome goes to the log. */

@@ -19,6 +19,10 @@ export interface HoldOptions {
 /** A lease that is kept renewed until it is released. */
 export interface HeldLease {
   readonly state: LeaseState;
+  /** Whether nobody else can have had it until now. False: only `confirm` tells. */
+  readonly isFresh: boolean;
+  /** Aborted when it is not known to be held any more: what needs it must not be sent then. Another one after each lapse. */
+  readonly whileHeld: AbortSignal;
   /**
    * Renew it now: it resolves only when it was still ours. Lost: `conflict`, which says who has it; the store does not
    * answer: its error.
@@ -48,6 +52,7 @@ class Held implements HeldLease {
   private busy = false;
   /** Why the last renewal failed. */
   private failure: string | undefined;
+  private lapse = new AbortController();
   private readonly timer: NodeJS.Timeout;
   private readonly nowMs: () => number;
 
@@ -61,6 +66,15 @@ class Held implements HeldLease {
     this.renewedAtMs = this.nowMs() - options.ageMs;
     const { ttlMs } = lease.record;
     this.timer = setInterval(() => this.tick(), ttlMs / (RENEWALS * 4));
+  }
+
+  get isFresh(): boolean {
+    // By the clock as well: a process that stood still has not heard of the lapse yet.
+    return this.state === 'held' && this.nowMs() - this.renewedAtMs <= this.lease.record.ttlMs * (1 - MARGIN);
+  }
+
+  get whileHeld(): AbortSignal {
+    return this.lapse.signal;
   }
 
   confirm(): Promise<void> {
@@ -120,6 +134,8 @@ class Held implements HeldLease {
   private become(state: LeaseState, reason: string): void {
     if (state === this.state) return;
     this.state = state;
+    if (state === 'held') this.lapse = new AbortController();
+    else this.lapse.abort();
     this.options.changed(state, reason);
   }
 

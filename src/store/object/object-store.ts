@@ -34,12 +34,13 @@ export function createObjectStore(client: ObjectClient): Store {
       return createObjectWriter({ client, name, parts });
     },
 
-    async createIfAbsent(name, bytes) {
+    async createIfAbsent(name, bytes, options = {}) {
       assertName(name);
-      fencing ??= await probe(client, life.signal);
+      const signal = options.signal === undefined ? life.signal : AbortSignal.any([life.signal, options.signal]);
+      fencing ??= await probe(client, signal);
       return fencing === 'atomic'
-        ? await createAtomically(client, name, bytes, life.signal)
-        : await createWithLuck(client, name, bytes, life.signal);
+        ? await createAtomically(client, name, bytes, signal)
+        : await createWithLuck(client, name, bytes, signal);
     },
 
     async put(name, bytes) {

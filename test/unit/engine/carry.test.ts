@@ -21,6 +21,7 @@ async function begin(): Promise<{
   readonly writer: ImageWriter;
   readonly hasher: ReturnType<typeof createFileHasher>;
   readonly carrying: ReturnType<typeof startCarrying>;
+  readonly stop: AbortController;
   readonly early: string;
   readonly late: string;
 }> {
@@ -32,9 +33,10 @@ async function begin(): Promise<{
   const writer = await createImageWriter({ store, prefix: newPrefix(), numShards: 1, codec: 'lz4' });
   // Too small to hash either of them whole.
   const hasher = createFileHasher({ maxWholeBytes: 1 });
-  const carrying = startCarrying(writer, hasher, new AbortController().signal);
+  const stop = new AbortController();
+  const carrying = startCarrying(writer, hasher, stop.signal);
   await carrying.take([early]);
-  return { store, writer, hasher, carrying, early, late };
+  return { store, writer, hasher, carrying, stop, early, late };
 }
 
 describe('files that are taken along', () => {
@@ -64,9 +66,9 @@ describe('files that are taken along', () => {
   });
 
   test('are given up with the error of whoever gives them up', async () => {
-    const { writer, hasher, carrying, early, late } = await begin();
+    const { writer, hasher, carrying, stop, early, late } = await begin();
     const reads = await hasher.describe([early, late]);
-    carrying.abort(new FastFreezeError({ code: 'store', op: 'finish the checkpoint', reason: 'nothing has moved' }));
+    stop.abort(new FastFreezeError({ code: 'store', op: 'finish the checkpoint', reason: 'nothing has moved' }));
     await expect(carrying.complete(reads)).rejects.toMatchObject({ code: 'store', reason: 'nothing has moved' });
     await writer.abort();
   });

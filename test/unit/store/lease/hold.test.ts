@@ -118,3 +118,27 @@ test('one that is old when it comes into our hands lapses accordingly early', as
   late.stop();
   expect(changes.map(({ state }) => state)).toEqual(['lapsed']);
 });
+
+test('what needs it is called off when it lapses, and told apart from what it allows when it is renewed', async () => {
+  const before = held.whileHeld;
+  expect([held.isFresh, before.aborted]).toEqual([true, false]);
+  down = true;
+  await jest.advanceTimersByTimeAsync(TTL_MS);
+  expect([held.isFresh, before.aborted, held.whileHeld.aborted]).toEqual([false, true, true]);
+  down = false;
+  await held.confirm();
+  expect([held.isFresh, before.aborted, held.whileHeld.aborted]).toEqual([true, true, false]);
+});
+
+test('after a time in which nothing of ours ran it is not taken for held', async () => {
+  // As a machine that was suspended: no timer of ours has told that it lapsed.
+  let now = 0;
+  const stopped = holdLease(store, await take('b', true), { ageMs: 0, changed: () => undefined, nowMs: () => now });
+  expect(stopped.isFresh).toBe(true);
+  now = TTL_MS;
+  expect([stopped.state, stopped.isFresh]).toEqual(['held', false]);
+  await take('c', true);
+  await expectCode('conflict', stopped.confirm());
+  expect(stopped.whileHeld.aborted).toBe(true);
+  stopped.stop();
+});
