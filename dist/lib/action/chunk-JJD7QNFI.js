@@ -1,3 +1,0 @@
-import { createRequire as requireFor } from 'node:module';
-const require = requireFor(import.meta.url);
-import{FastFreezeError}from"./chunk-FGPAQKDC.js";function given(env,name){let value=env[name];return value===""?void 0:value}function pairs(name,text){return text.split(",").map(pair=>{let[,key,value]=/^([^=]+)=(.*)$/u.exec(pair.trim())??[];if(key===void 0||value===void 0)throw wrongSetting(name,text,"name=value,name=value");return[key,value]})}function wrongSetting(name,value,wanted){return new FastFreezeError({code:"usage",op:"use",subject:`${name}=${value}`,reason:"it is not a value that it can have",hint:`give ${wanted}`})}export{given,pairs,wrongSetting};
