@@ -64,7 +64,7 @@ export async function readCatalog(url: string, options: OpenOptions = {}): Promi
   // One job that cannot be read hides no other; when none can, it is not the jobs.
   if (first !== undefined && failures.length === found.urls.length) throw first.error;
   const unread = failures.map(({ url, error }) => ({ url, reason: error.reason }));
-  return { jobs: jobs.filter((job) => job !== undefined), unread: [...found.unread, ...unread.sort(byUrl)] };
+  return { jobs: jobs.filter((job) => job !== undefined), unread: [...found.unread, ...unread].sort(byUrl) };
 }
 
 /** Each is a few requests one after the other, and a cloud answers each after a while. */

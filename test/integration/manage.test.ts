@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The commands that manage images, on images of a real job: they tell the truth about it, and what they copy and keep restores.
+import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
-import { type Bed, withBed } from '../support/bed.js';
+import { type Bed, USER_ID, withBed } from '../support/bed.js';
 import { generations, imageHashes } from '../support/image.js';
 import { inTurn } from '../support/in-turn.js';
 import type { Answer, Place } from '../support/place.js';
@@ -189,12 +190,16 @@ for (const identity of ['root', 'user'] as const) {
           expect(listed).toMatchObject({ code: 0, stdout: expect.stringContaining(url) as unknown });
           expect(listed.stderr).toMatch(/^Not shown: .*\/secret: permission denied/);
           // Nor does a job hide the others whose lease is not this user's to read.
-          cpSync(directory, bed.path('images', 'locked'), { recursive: true });
-          writeFileSync(bed.path('images', 'locked', 'lease.json'), '{}', { mode: 0o600 });
+          const locked = bed.path('images', 'locked');
+          cpSync(directory, locked, { recursive: true });
+          execFileSync('chown', ['-R', `${USER_ID}:${USER_ID}`, locked]);
+          const lease = join(locked, 'lease.json');
+          writeFileSync(lease, '{}', { mode: 0o600 });
+          execFileSync('chown', ['0:0', lease]);
           const rest = await place.fastfreeze(['list', '--json', `file:${images}`]);
           const { jobs, unread } = JSON.parse(rest.stdout) as { jobs: { url: string }[]; unread: { url: string }[] };
           expect([rest.code, jobs.map((one) => one.url)]).toEqual([0, [url]]);
-          expect(unread.map((one) => one.url)).toEqual([`file:${images}/secret`, `file:${images}/locked`]);
+          expect(unread.map((one) => one.url)).toEqual([`file:${images}/locked`, `file:${images}/secret`]);
           // Where all of them fail, it is not the jobs.
           const alone = await place.fastfreeze(['list', `file:${images}/locked`]);
           expect(alone).toMatchObject({ code: 170, stderr: expect.stringContaining('permission denied') as unknown });
