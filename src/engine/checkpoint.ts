@@ -18,8 +18,6 @@ import type { CheckpointRequest, CheckpointResult, Progress } from './config.js'
 import { refuseOverlap } from './preserve.js';
 import { newestGeneration, spoolUrl } from './spool.js';
 
-export type { CheckpointJob } from './checkpoint/attempt.js';
-
 const CODECS = { low: 'none', medium: 'lz4', high: 'zstd' } as const;
 
 /**

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 import { mkdtempSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { FastFreezeError, asFastFreezeError } from '../base/errors.js';
+import { FastFreezeError } from '../base/errors.js';
 import type { Logger } from '../base/log.js';
 import { restoreAffinity } from '../container/affinity.js';
 import { refuseChangedAppending } from '../container/appending.js';
@@ -278,9 +278,4 @@ function wrongIdentity(record: AppRecord): FastFreezeError {
       : 'the image was made by a normal user, in a user namespace',
     hint: record.privileged ? 'run as root' : 'run as a normal user (setpriv, su or runuser)',
   });
-}
-
-/** For callers that must tell a failed restore from everything else. */
-export function asRestoreError(error: unknown): FastFreezeError {
-  return asFastFreezeError(error, 'restore the application');
 }

@@ -3,23 +3,13 @@
 import { expect, test } from '@jest/globals';
 import { FastFreezeError } from '../../../src/base/errors.js';
 import { commitUnderLease } from '../../../src/engine/commit.js';
-import type { LeaseGuard } from '../../../src/engine/lease-guard.js';
+import { type LeaseGuard, UNGUARDED } from '../../../src/engine/lease-guard.js';
 import { listGenerations } from '../../../src/image/generations.js';
 import type { Store } from '../../../src/store/store.js';
 import { makeStore, noise, writeImage } from '../image/support.js';
 import { expectCode } from '../store/conformance.js';
 
-const NO_LEASE: LeaseGuard = {
-  state: 'held',
-  check: () => Promise.resolve(),
-  confirm: () => Promise.resolve(),
-  confirmSince: () => Promise.resolve(),
-  whileHeld: undefined,
-  attempting: () => undefined,
-  committed: () => undefined,
-  appGoesOn: () => undefined,
-  release: () => Promise.resolve(),
-};
+const NO_LEASE: LeaseGuard = { ...UNGUARDED, state: 'held' };
 
 const lost = (): Promise<never> =>
   Promise.reject(new FastFreezeError({ code: 'conflict', op: 'commit', reason: 'another run has the lease' }));
